@@ -1,0 +1,55 @@
+# make run   set up everything and run the study (CONFIG=config/config.yaml, CORES=all)
+# make test  set up everything and run all checks
+# Needs only Python 3.11 to 3.13 (with venv and headers), g++, git and make.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+CONFIG ?= config/config.yaml
+CORES ?= all
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
+export GPAW_CONFIG := $(CURDIR)/tools/gpaw_siteconfig.py
+
+.DELETE_ON_ERROR:
+.PHONY: run test setup smoke docs format pins
+
+run: setup
+	@$(BIN)/defraction preflight --config $(CONFIG)
+	@$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) $(ARGS)
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/python -m defraction.config --check
+	$(BIN)/pytest $(ARGS)
+
+setup: .venv/.done
+
+.venv/.done: requirements.txt pyproject.toml tools/gpaw_siteconfig.py | $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "defraction needs Python 3.11 to 3.13; set PYTHON=")'
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $$(command -v $(PYTHON)) .venv
+	@echo "Installing pinned packages; GPAW is built here (about a minute)"
+	@$(UV) pip sync --quiet --python $(BIN)/python requirements.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.tools/uv/bin/uv:
+	@$(PYTHON) -m venv .tools/uv
+	@.tools/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+smoke: CONFIG := config/smoke.yaml
+smoke: run
+
+docs: setup
+	$(BIN)/python -m defraction.config
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+# After a change of pyproject.toml's dependencies: pin again. By hand, so that nobody gets other versions than tested.
+pins: | $(UV)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-header pyproject.toml -o requirements.txt
