@@ -1,0 +1,125 @@
+import pytest
+import yaml
+from defraction import conditions, config
+from defraction.hosts import read_hosts
+
+
+@pytest.fixture(scope="module")
+def hosts(root):
+    return read_hosts(root / "resources/hosts.csv")
+
+
+def fault(raw) -> str:
+    with pytest.raises(config.ConfigError) as error:
+        config.validate(raw, "c.yaml")
+    return str(error.value)
+
+
+def with_condition(**entry):
+    return {"conditions": [{"host": "Al", **entry}]}
+
+
+@pytest.mark.parametrize("name", ["config", "paper", "smoke"])
+def test_shipped_configurations_are_valid(root, hosts, name):
+    settings = config.load(root / f"config/{name}.yaml")
+    table = conditions.expand(settings, hosts)
+    assert all(c.control in table for c in table.values())
+    assert (name == "paper") == (not settings.reductions)
+
+
+def test_generated_documents_are_up_to_date(root):
+    assert (root / "config/README.md").read_text() == config.reference()
+    assert (root / "config/schema.json").read_text() == config.schema()
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        ({"conditons": []}, ["conditons", "did you mean 'conditions'"]),
+        (with_condition(kind="vacncy"), ["conditions[0]", "'vacncy'", "did you mean 'vacancy'"]),
+        (with_condition(kind="vacancy", supercel=[1, 1, 1]), ["conditions[0].supercel", "did you mean 'supercell'"]),
+        (with_condition(kind="vacancy", supercell=[0, 1, 1]), ["conditions[0].supercell[0]", "greater", "found 0"]),
+        (
+            with_condition(kind="strain", component="xx", values={"start": 0.05, "stop": 0.01, "step": 0.01}),
+            ["conditions[0].values", "ends (0.01) before it starts (0.05)"],
+        ),
+        (with_condition(kind="strain", component="xx", values=[0.21]), ["0.21", "beyond 0.2"]),
+        (with_condition(kind="strain", component="xx", values=[-3]), ["-3", "did you mean -0.03"]),
+        (with_condition(kind="strain", component="xx", values=[0.0]), ["control"]),
+        (with_condition(kind="strain", component="xx", values={"start": 0.1, "stop": 0.4, "step": 0.1}), ["0.3"]),
+        ({"diffraction": {"zone_axes": [[0, 0, 0]]}}, ["zone_axes", "no direction"]),
+        ({"diffraction": {"zone_axes": [[0, 0, 2]]}}, ["common factor", "divide by 2"]),
+        ({"diffraction": {"voltages": [200, 200]}}, ["voltages", "twice"]),
+        ({"learning": {"display": {"beamstop": 1}}}, ["learning.display.beamstop", "beam_stop"]),
+        ({"learning": {"architecture": "resnet100"}}, ["learning.architecture", "resnet101"]),
+        ([1, 2], ["expected keys and values"]),
+    ],
+)
+def test_bad_input_says_what_where_and_how(raw, parts):
+    message = fault(raw)
+    assert message.startswith("c.yaml: ")
+    for part in parts:
+        assert part in message
+
+
+def test_all_faults_are_named_at_once():
+    message = fault({"sed": 1, "learning": {"epochs": 0}, "conditions": []})
+    assert len(message.splitlines()) == 3
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(config.ConfigError, match="cannot be read"):
+        config.load(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(config.ConfigError, match=r"broken.yaml: is not YAML"):
+        config.load(tmp_path / "broken.yaml")
+
+
+def test_unknown_host_and_element(hosts):
+    for entry, part in [
+        ({"kind": "pristine", "host": "Ai"}, "did you mean 'Al'"),
+        ({"kind": "substitution", "host": "Al", "solute": "Zz", "supercell": [1, 1, 1]}, "'Zz' is no chemical element"),
+    ]:
+        settings = config.validate({"conditions": [entry]})
+        with pytest.raises(config.ConfigError) as error:
+            conditions.expand(settings, hosts)
+        assert part in str(error.value)
+
+
+def test_ranges_include_both_ends():
+    assert config.Range(start=0.005, stop=0.035, step=0.005).values() == [
+        0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035,
+    ]  # fmt: skip
+
+
+def test_ids_do_not_depend_on_order_or_neighbours(root, hosts):
+    raw = yaml.safe_load((root / "config/config.yaml").read_text())
+    forward = conditions.expand(config.validate(raw), hosts)
+    raw["conditions"] = raw["conditions"][::-1]
+    backward = conditions.expand(config.validate(raw), hosts)
+    assert forward == backward
+    raw["conditions"] = raw["conditions"][:3]
+    fewer = conditions.expand(config.validate(raw), hosts)
+    assert all(forward[name] == c for name, c in fewer.items())
+
+
+def test_same_condition_twice_is_refused(hosts):
+    entry = {"kind": "strain", "host": "Al", "component": "xx", "values": [0.01]}
+    settings = config.validate({"conditions": [entry, entry]})
+    with pytest.raises(config.ConfigError, match=r"al-strain-xx\+1pct is already a condition"):
+        conditions.expand(settings, hosts)
+
+
+def test_controls_share_cell_and_specimen(root, hosts):
+    table = conditions.expand(config.load(root / "config/paper.yaml"), hosts)
+    for c in table.values():
+        control = table[c.control]
+        assert control.control == control.id
+        for key in ("supercell", "repeat", "size", "line_repeat"):
+            assert c.settings.get(key) == control.settings.get(key), (c.id, key)
+
+
+def test_table_round_trip(root, hosts, tmp_path):
+    table = conditions.expand(config.load(root / "config/config.yaml"), hosts)
+    conditions.write_table(table, tmp_path / "conditions.csv")
+    assert conditions.read_table(tmp_path / "conditions.csv") == table

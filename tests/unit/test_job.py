@@ -1,0 +1,108 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from defraction import preflight, provenance
+
+PROGRAM = """
+import sys
+from types import SimpleNamespace
+sys.path.insert(0, {scripts!r})
+
+class Names(dict):
+    __getattr__ = dict.__getitem__
+
+from defraction.job import job
+snakemake = SimpleNamespace(
+    rule="demo", wildcards=Names(name="x"), threads=1, log=["logs/demo.log"],
+    input=Names(source="source.txt"), params=Names(code="abc", value=3), config={{"runtime": {{}}}},
+    output=Names(a="results/a.txt", b="results/b.txt", record="results/a.record.json"))
+with job(snakemake, state=True) as run:
+{body}
+"""
+
+
+@pytest.fixture
+def start(tmp_path, root):
+    (tmp_path / "source.txt").write_text("in")
+    (tmp_path / "results").mkdir()
+
+    def run(body: str) -> subprocess.Popen:
+        indented = "\n".join("    " + line for line in body.splitlines())
+        text = PROGRAM.format(scripts=str(root / "workflow/scripts"), body=indented)
+        return subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+
+    return run
+
+
+def names(tmp_path):
+    return sorted(p.name for p in (tmp_path / "results").iterdir() if p.is_file())
+
+
+def test_outputs_and_record(start, tmp_path):
+    process = start('run.output.a.write_text("1"); run.output.b.write_text("2"); print("hello")')
+    assert process.wait() == 0
+    assert names(tmp_path) == ["a.record.json", "a.txt", "b.txt"]
+    record = json.loads((tmp_path / "results/a.record.json").read_text())
+    assert record["inputs"][0]["sha256"] == provenance.sha256(tmp_path / "source.txt")
+    assert [o["path"] for o in record["outputs"]] == ["results/a.txt", "results/b.txt"]
+    assert record["params"] == {"code": "abc", "value": 3}
+    assert "hello" in (tmp_path / "logs/demo.log").read_text()
+    assert not list((tmp_path / "results/.running").iterdir())
+
+
+@pytest.mark.parametrize("body", ['run.output.a.write_text("1"); 1 / 0', 'run.output.a.write_text("1")'])
+def test_failure_leaves_no_output_and_a_traceback_in_the_log(start, tmp_path, body):
+    process = start(body)
+    assert process.wait() == 1
+    assert names(tmp_path) == []
+    assert "Traceback" in (tmp_path / "logs/demo.log").read_text()
+    assert "[demo:x]" in process.stderr.read()
+
+
+def test_restart_state_outlives_a_failure_and_not_a_success(start, tmp_path):
+    start('(run.restart_dir / "s").write_text("1"); 1 / 0').wait()
+    (state,) = (tmp_path / "results/.restart").rglob("s")
+    assert state.read_text() == "1"
+    body = 'assert (run.restart_dir / "s").exists()\nfor f in vars(run.output).values(): f.write_text("")'
+    assert start(body).wait() == 0
+    assert not list((tmp_path / "results/.restart").rglob("s"))
+
+
+def test_restart_state_of_other_input_is_not_seen(start, tmp_path):
+    start('(run.restart_dir / "s").write_text("1"); 1 / 0').wait()
+    (tmp_path / "source.txt").write_text("other")
+    body = 'assert not (run.restart_dir / "s").exists()\nfor f in vars(run.output).values(): f.write_text("")'
+    assert start(body).wait() == 0
+
+
+def test_preflight_names_a_survivor_and_clears_after_its_death(start, tmp_path):
+    process = start('run.output.a.write_text("1")\nimport time; time.sleep(60)')
+    try:
+        for _ in range(100):
+            if list((tmp_path / "results").glob(".a.tmp*")):
+                break
+            time.sleep(0.1)
+        with pytest.raises(preflight.Survivor, match=rf"job demo:x, process {process.pid}"):
+            preflight.clear(tmp_path, [])
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert preflight.clear(tmp_path, []) == ["removed 1 partly written file(s)"]
+    assert not list((tmp_path / "results").glob(".a.tmp*"))
+    assert not list((tmp_path / "results/.running").iterdir())
+
+
+def test_termination_cleans_up(start, tmp_path):
+    process = start('run.output.a.write_text("1")\nimport time; time.sleep(60)')
+    for _ in range(100):
+        if list((tmp_path / "results").glob(".a.tmp*")):
+            break
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait() != 0
+    assert names(tmp_path) == []

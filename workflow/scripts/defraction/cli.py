@@ -1,0 +1,63 @@
+"""The `defraction` command."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
+)
+
+
+def main() -> None:
+    """Run the command; faults in the user's input end with one line and exit status 2."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        typer.echo(f"defraction: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+@app.command()
+def preflight(config: Annotated[Path, typer.Option(help="configuration of the coming run")]) -> None:
+    """Check a configuration and clear what a killed run left; refuses while such a run still writes."""
+    from defraction import config as schema
+    from defraction import conditions, hosts, materials, preflight
+
+    settings = schema.load(config)
+    conditions.expand(settings, hosts.read_hosts(Path("resources/hosts.csv")))
+    materials.catalogue(schema.plain(settings.materials))
+    for line in preflight.clear(Path.cwd(), ["--configfile", str(config)]):
+        typer.echo(f"defraction: {line}")
+
+
+@app.command()
+def trace(
+    file: Annotated[Path, typer.Argument(help="a result")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Print what made a result, and what made that, back to the sources."""
+    from defraction import provenance
+
+    records = provenance.read_records()
+    tree = provenance.trace(records, str(file))
+    typer.echo(json.dumps(tree, indent=1) if as_json else "\n".join(provenance.draw(tree)))
+
+
+@app.command()
+def verify() -> None:
+    """Hash every recorded file again and name what changed."""
+    from defraction import provenance
+
+    records = provenance.read_records()
+    if not records:
+        raise ValueError("no records below results/; run the study first")
+    faults = provenance.verify(records)
+    typer.echo("\n".join(faults) if faults else f"{len(records)} records: every file is as it was recorded")
+    raise typer.Exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()

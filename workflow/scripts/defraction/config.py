@@ -1,0 +1,522 @@
+"""The configuration: one schema for every YAML file, checked once, before any job starts.
+
+Every key has its unit and meaning in its description; `config/README.md` and `config/schema.json` are generated from
+them (`python -m defraction.config`). A key belongs to exactly one of three groups, written in its section's docstring:
+*physics* (a change reruns what depends on it), *runtime* and *presentation* (a change never reruns physics).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+SPACE_GROUPS = (213, 221, 225, 227, 229)
+ZONE_AXES = [
+    (0, 0, 1), (0, 1, 1), (1, 1, 1), (0, 1, 2), (1, 1, 2), (1, 2, 2), (0, 1, 3), (1, 1, 3),
+    (0, 2, 3), (1, 2, 3), (0, 1, 4), (2, 2, 3), (1, 1, 4), (1, 3, 3), (1, 2, 4), (2, 3, 3),
+]  # fmt: skip
+"""The 16 coprime [uvw] with 0 <= u <= v <= w and u² + v² + w² <= 22, from [001] to [233]. The article prints their
+number and ends, not the list (Jeong et al., RSC Adv. 14, 18489 (2024), 10.1039/d3ra08939h): an inference."""
+
+MAX_STRAIN = 0.2
+Count = Annotated[int, Field(ge=1)]
+Supercell = Annotated[tuple[Count, Count, Count], Field(description="cells along a, b, c")]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message says what, where and how to mend it."""
+
+
+def _distinct(values, what):
+    if len(set(values)) < len(values):
+        twice = next(v for i, v in enumerate(values) if v in values[:i])
+        raise ValueError(f"{what} {twice} is given twice; remove one")
+    return values
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Materials(Section):
+    """Clean crystals for training and for the held-out test (physics)."""
+
+    table: Path | None = Field(
+        Path("resources/materials.csv"), description="table of crystals, one per row; null: none"
+    )
+    folder: Path | None = Field(None, description="folder of your own CIF files, one crystal each; null: none")
+    materials_project: list[str] = Field(
+        [], description="Materials Project ids (mp-...) to fetch with your key in the environment variable MP_API_KEY"
+    )
+    space_groups: list[Literal[SPACE_GROUPS]] = Field(  # type: ignore[valid-type]
+        list(SPACE_GROUPS), min_length=2, description="space groups (International Tables numbers) that are the classes"
+    )
+    exclude: list[str] = Field([], description="material ids to leave out")
+    max_per_group: Count | None = Field(
+        None, description="at most so many crystals of each space group, in the order of the table; null: all"
+    )
+
+
+class Specimen(Section):
+    """Size of the virtual specimen (physics)."""
+
+    repeat: Supercell = Field((40, 30, 20), description="unit cells along a, b, c (article: 40, 30, 20)")
+    supercell_repeat: Supercell = Field(
+        (10, 10, 10), description="repeats of a defect supercell along a, b, c (article: 10, 10, 10)"
+    )
+
+
+class Diffraction(Section):
+    """Microscope and detector (physics)."""
+
+    model: Literal["physical", "article"] = Field(
+        "physical", description="physical: curved Ewald sphere, sharp block; article: flat plane, smooth beam"
+    )
+    scattering_factors: Literal["c4322"] = Field(
+        "c4322", description="table of electron scattering factors (International Tables C, 4.3.2.2)"
+    )
+    zone_axes: list[tuple[int, int, int]] = Field(
+        ZONE_AXES, min_length=1, description="zone axes [u, v, w] of the reference cell; electrons travel along them"
+    )
+    voltages: list[Annotated[float, Field(ge=20, le=3000)]] = Field(
+        [120.0, 200.0, 300.0], min_length=1, description="accelerating voltages [kV]"
+    )
+    camera_lengths: list[Annotated[float, Field(gt=0, le=10)]] = Field(
+        [0.5, 0.8, 1.2], min_length=1, description="camera lengths [m]"
+    )
+    detector_width: float = Field(63.5, gt=0, le=1000, description="width of the square detector [mm]")
+    pixels: int = Field(256, ge=16, le=4096, description="pixels along each edge of the pattern")
+    response_sigma: float = Field(0.5, ge=0.3, le=5, description="Gaussian detector response, standard deviation [px]")
+
+    @field_validator("zone_axes")
+    @classmethod
+    def coprime(cls, axes):
+        for axis in axes:
+            if not any(axis):
+                raise ValueError("[0, 0, 0] is no direction; give at least one index that is not zero")
+            if math.gcd(*axis) != 1:
+                raise ValueError(f"{list(axis)} has a common factor; divide by {math.gcd(*axis)}")
+        return _distinct(axes, "zone axis")
+
+    @field_validator("voltages", "camera_lengths")
+    @classmethod
+    def distinct(cls, values):
+        return _distinct(values, "value")
+
+
+class FirstPrinciples(Section):
+    """GPAW (physics)."""
+
+    preset: Literal["smoke", "laptop", "paper"] = Field(
+        "laptop", description="set of cutoffs, k-meshes and convergence limits; docs/first-principles.md lists them"
+    )
+
+
+class Range(Section):
+    """An evenly spaced range that includes both ends."""
+
+    start: float
+    stop: float
+    step: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def ordered(self):
+        if self.stop < self.start:
+            raise ValueError(
+                f"the range ends ({self.stop:g}) before it starts ({self.start:g}); exchange start and stop"
+            )
+        count = (self.stop - self.start) / self.step
+        if abs(count - round(count)) > 1e-6:
+            raise ValueError(f"step {self.step:g} does not divide the range {self.start:g} to {self.stop:g}")
+        return self
+
+    def values(self) -> list[float]:
+        count = round((self.stop - self.start) / self.step)
+        return [round(self.start + i * self.step, 10) for i in range(count + 1)]
+
+
+class Condition(Section):
+    host: str = Field(description="host crystal, a row of resources/hosts.csv")
+
+
+class Pristine(Condition):
+    """The defect-free host at its measured lattice parameter."""
+
+    kind: Literal["pristine"]
+
+
+class Strain(Condition):
+    """Uniform strain by Hooke's law for the anisotropic crystal, all other stresses zero."""
+
+    kind: Literal["strain"]
+    component: Literal["xx", "yy", "zz", "yz", "xz", "xy"] = Field(
+        description="normal component (fraction) or shear component (engineering strain, rad)"
+    )
+    values: Annotated[
+        Annotated[list[float], Tag("list")] | Annotated[Range, Tag("range")],
+        Discriminator(lambda given: "range" if isinstance(given, dict | Range) else "list"),
+    ] = Field(description="strains: a list, or {start, stop, step}; 0.01 is 1 %")
+
+    @field_validator("values")
+    @classmethod
+    def bounded(cls, values):
+        numbers = values.values() if isinstance(values, Range) else values
+        if not numbers:
+            raise ValueError("no strain given; write at least one value")
+        for value in numbers:
+            if abs(value) > MAX_STRAIN:
+                raise ValueError(
+                    f"strain {value:g} is beyond {MAX_STRAIN:g}: Hooke's law does not hold there "
+                    f"(did you mean {value / 100:g}? strains are fractions, 0.01 is 1 %)"
+                )
+            if value == 0:
+                raise ValueError("a strain of zero is the control (kind pristine), which is always added; leave it out")
+        return values
+
+    def numbers(self) -> list[float]:
+        return self.values.values() if isinstance(self.values, Range) else list(self.values)
+
+
+class PointDefect(Condition):
+    supercell: Supercell
+    unrelaxed: bool = Field(True, description="also the defect at ideal positions, as a condition of its own")
+
+
+class Vacancy(PointDefect):
+    """One missing atom per supercell, relaxed by GPAW."""
+
+    kind: Literal["vacancy"]
+
+
+class Substitution(PointDefect):
+    """One foreign atom on a lattice site per supercell, relaxed by GPAW."""
+
+    kind: Literal["substitution"]
+    solute: str = Field(description="element symbol of the foreign atom")
+
+
+class Interstitial(PointDefect):
+    """One foreign atom between lattice sites per supercell, relaxed by GPAW."""
+
+    kind: Literal["interstitial"]
+    solute: str = Field(description="element symbol of the foreign atom")
+    site: Literal["tetrahedral", "octahedral"] = Field("tetrahedral", description="interstitial site")
+
+
+class Thermal(Condition):
+    """Snapshots of ab initio molecular dynamics (GPAW)."""
+
+    kind: Literal["thermal"]
+    supercell: Supercell
+    temperatures: list[Annotated[float, Field(gt=0, le=3000)]] = Field(min_length=1, description="temperatures [K]")
+    protocol: Literal["published", "equilibrated"] = Field(
+        "published", description="published: about 20 fs from the perfect lattice; equilibrated: thermostatted"
+    )
+
+    @field_validator("temperatures")
+    @classmethod
+    def distinct(cls, values):
+        return _distinct(values, "temperature")
+
+
+class Dislocation(Condition):
+    """An array of edge dislocations of equal sign on one slip plane, by anisotropic elasticity."""
+
+    kind: Literal["dislocation"]
+    count: Annotated[int, Field(ge=1, le=20)] = Field(4, description="number of dislocations (article: 4)")
+    spacing: float = Field(32.0, gt=2, description="distance between neighbours on the slip plane [Å]; not published")
+    size: tuple[float, float] = Field(
+        (160.0, 120.0), description="cross-section along the Burgers vector and the plane normal [Å]; not published"
+    )
+    line_repeat: Count = Field(16, description="periods of the lattice along the dislocation line")
+
+
+class Twin(Condition):
+    """A finite bicrystal with one coherent Sigma 3 boundary."""
+
+    kind: Literal["twin"]
+    size: tuple[float, float, float] = Field(
+        (160.0, 120.0, 80.0),
+        description="extent along the twinning direction, the plane normal and their cross product [Å]; not published",
+    )
+
+
+AnyCondition = Annotated[
+    Pristine | Strain | Vacancy | Substitution | Interstitial | Thermal | Dislocation | Twin,
+    Field(discriminator="kind"),
+]
+
+
+class Display(Section):
+    """Display transform applied when patterns are read (physics of the classifier)."""
+
+    beam_stop: float = Field(2.0, ge=0, description="radius of the mask over the direct beam [mm]")
+    decades: float = Field(4.0, gt=0, le=12, description="decades of intensity below the brightest unmasked pixel")
+
+
+class Split(Section):
+    """Which crystals are held out (physics)."""
+
+    held_out: float = Field(0.3, gt=0, lt=1, description="fraction of the crystals of each space group held out")
+    hosts: Literal["train", "held_out"] = Field(
+        "train", description="the host crystals (Al, Fe) in the training set, as in the article, or held out"
+    )
+
+
+class Augmentation(Section):
+    """Random changes of the training patterns (physics)."""
+
+    rotation: float = Field(180.0, ge=0, le=180, description="in-plane rotation up to +- this angle [degree]")
+    shift: float = Field(1.0, ge=0, description="shift up to +- this many pixels")
+    scale: float = Field(0.02, ge=0, le=0.5, description="magnification up to 1 +- this fraction")
+
+
+class Learning(Section):
+    """The classifier (physics)."""
+
+    architecture: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = Field(
+        "resnet101", description="torchvision network"
+    )
+    display: Display = Display()
+    split: Split = Split()
+    augmentation: Augmentation = Augmentation()
+    epochs: Count = Field(10, description="passes through the training set")
+    batch_size: Count = Field(32, description="patterns per step")
+    learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of the one-cycle schedule")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic of the forward pass")
+
+
+class Evaluation(Section):
+    """How accuracies are counted (physics)."""
+
+    rotated_copies: Count = Field(
+        4, description="in-plane rotated copies of each test pattern; averaged, not counted as independent"
+    )
+    ensemble_sizes: list[Count] = Field([1, 2, 4, 8, 16], description="numbers of zone axes k in an ensemble")
+    draws: Count = Field(200, description="random draws of k zone axes per crystal")
+    bootstrap: Count = Field(2000, description="bootstrap samples behind an interval")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="confidence of the intervals")
+
+
+class Runtime(Section):
+    """Where and how fast; never changes a result beyond the stated tolerance (runtime)."""
+
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where patterns and networks are computed")
+    memory: float = Field(2.0, gt=0, description="memory for a batch of patterns [GiB]")
+    training_threads: Count = Field(2, description="CPU threads of one training job")
+
+
+class Presentation(Section):
+    """How results look (presentation)."""
+
+    colour: str = Field("#1f6f8b", pattern=r"^#[0-9a-fA-F]{6}$", description="main colour of the figures")
+    pattern_decades: float = Field(5.0, gt=0, le=12, description="decades shown in pictures of patterns")
+
+
+class Config(Section):
+    """defraction's configuration."""
+
+    seed: int = Field(1, ge=0, description="seed of everything random")
+    reductions: list[str] = Field(
+        [], description="what this configuration reduces against config/paper.yaml; printed beside every result"
+    )
+    materials: Materials = Materials()
+    specimen: Specimen = Specimen()
+    diffraction: Diffraction = Diffraction()
+    first_principles: FirstPrinciples = FirstPrinciples()
+    conditions: list[AnyCondition] = Field(min_length=1, description="what is tested; see the kinds below")
+    learning: Learning = Learning()
+    evaluation: Evaluation = Evaluation()
+    runtime: Runtime = Runtime()
+    presentation: Presentation = Presentation()
+
+
+def validate(raw: dict[str, Any], source: str = "config") -> Config:
+    """Check a configuration as read from YAML.
+
+    Args:
+        raw: nested mapping.
+        source: name for messages, usually the file.
+
+    Raises:
+        ConfigError: one line per fault: where, what, how to mend it.
+    """
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source}: expected keys and values, found {type(raw).__name__}; see config/README.md")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{source}: {_explain(fault, raw)}" for fault in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def load(path: Path | str) -> Config:
+    """Read and check one YAML file.
+
+    Raises:
+        ConfigError: the file is absent, is not YAML, or is not a valid configuration.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give an existing file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    return validate(raw, str(path))
+
+
+def plain(section: BaseModel) -> dict[str, Any]:
+    """A section as plain, sorted values, fit to be a rule's `params` (which are compared as text)."""
+    return json.loads(json.dumps(section.model_dump(mode="json"), sort_keys=True))
+
+
+KINDS = {get_args(model.model_fields["kind"].annotation)[0]: model for model in get_args(get_args(AnyCondition)[0])}
+
+TAGS = ("list", "range")
+
+
+def _explain(fault: dict, raw: dict) -> str:
+    location = [part for part in fault["loc"] if part not in KINDS and part not in TAGS]
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    kind, given = fault["type"], fault.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(fault["loc"][:-1], raw)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(sorted(known))}"
+        return f"{where}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{where}: is missing; add it (see config/README.md)"
+    if kind.startswith("union_tag"):
+        name = given.get("kind") if isinstance(given, dict) else given
+        near = difflib.get_close_matches(str(name), KINDS, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        return f"{where}: unknown kind {name!r}; {hint}Known kinds: {', '.join(KINDS)}"
+    message = re.sub(r"^Value error, ", "", fault["msg"])
+    if kind == "value_error":
+        return f"{where}: {message}"
+    return f"{where}: {message[0].lower()}{message[1:]} (found {given!r})"
+
+
+def _known_keys(location: tuple, raw: dict) -> list[str]:
+    model: Any = Config
+    node: Any = raw
+    for part in location:
+        if part in KINDS:
+            model = KINDS[part]
+        elif part == "range":
+            model = Range
+        elif isinstance(part, str) and part not in TAGS:
+            annotation = model.model_fields[part].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
+            node = node.get(part, {}) if isinstance(node, dict) else {}
+    return list(model.model_fields)
+
+
+def _rows(model: type[BaseModel], prefix: str = "") -> list[str]:
+    rows = []
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            rows += _rows(annotation, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else f"`{json.dumps(_jsonable(field.default))}`"
+        if len(default) > 60:
+            default = "see docs/conventions.md"
+        choices = get_args(annotation) if getattr(annotation, "__origin__", None) is Literal else ()
+        text = field.description or ""
+        if choices and name != "kind":
+            text += f" ({', '.join(map(str, choices))})"
+        rows.append(f"| `{prefix}{name}` | {default} | {text} |")
+    return rows
+
+
+def _jsonable(value):
+    return str(value) if isinstance(value, Path) else value
+
+
+RERUNS = {
+    "materials": "the crystals that changed, then training and everything after it",
+    "specimen": "all structures (not their first-principles calculations) and everything after them",
+    "diffraction": "all patterns and everything after them",
+    "first_principles": "lattice constants, relaxations, molecular dynamics and everything after them",
+    "learning": "training and everything after it (`display`, `split` too)",
+    "evaluation": "predictions (`rotated_copies`) or only the summary (the others)",
+    "runtime": "nothing",
+    "presentation": "figures and report",
+}
+
+
+def reference() -> str:
+    """The text of config/README.md."""
+    out = [
+        "# Configuration",
+        "",
+        "Generated by `make docs` from `workflow/scripts/defraction/config.py`; edit there.",
+        "",
+        "`config.yaml` is the default study for a laptop, `smoke.yaml` the shortest whole chain (used by the tests),",
+        "`paper.yaml` the published study in full. Choose with `snakemake --configfile config/paper.yaml`.",
+        "Unknown keys are refused. `schema.json` is the same as a JSON schema, for editors.",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+        *[r for r in _rows(Config) if not re.match(r"\| `(materials|conditions)", r) and "." not in r.split("|")[1]],
+        "| `conditions` | required | list of conditions, see below |",
+        "",
+    ]
+    for name, text in RERUNS.items():
+        section = Config.model_fields[name].annotation
+        out += [f"## `{name}`", "", (section.__doc__ or "").strip(), "", f"A change reruns: {text}.", ""]
+        out += ["| key | default | meaning |", "|---|---|---|", *_rows(section), ""]
+    out += [
+        "## `conditions`",
+        "",
+        "A list; each entry has a `kind` and a `host`. Its id is made from its parameters (`al-strain-xx+2.5pct`,",
+        "`al-vacancy-2x2x2`), and the matched control is added by itself. A change reruns the chain of that condition",
+        "and the summary.",
+        "",
+    ]
+    for kind, model in KINDS.items():
+        out += [
+            f"### `kind: {kind}`",
+            "",
+            (model.__doc__ or "").strip(),
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
+        out += [r for r in _rows(model) if not r.startswith("| `kind`")] + [""]
+    return "\n".join(out)
+
+
+def schema() -> str:
+    """The text of config/schema.json."""
+    return json.dumps(Config.model_json_schema(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[3]
+    files = {root / "config/README.md": reference(), root / "config/schema.json": schema()}
+    if "--check" in sys.argv:
+        sys.exit("\n".join(f"{f}: is not up to date; run make docs" for f, t in files.items() if f.read_text() != t))
+    for file, text in files.items():
+        file.write_text(text)

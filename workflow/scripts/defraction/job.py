@@ -1,0 +1,150 @@
+"""The context in which every rule's script runs: log, temporary outputs, provenance record.
+
+    with job(snakemake) as run:
+        from defraction.diffraction.patterns import simulate_file
+
+        simulate_file(run.input.structure, run.output.patterns, run.params.diffraction)
+
+Heavy imports belong inside the block, after the thread limits are set and where a failure reaches the log.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+from defraction import provenance
+
+logger = logging.getLogger(__name__)
+
+STATE = Path("results/.restart")
+RUNNING = Path("results/.running")
+CONSOLE_INTERVAL = 20.0
+
+
+class _Console(logging.Handler):
+    """Warnings and, at most every CONSOLE_INTERVAL seconds, progress on the terminal; everything is in the log file."""
+
+    def __init__(self, stream, name: str):
+        super().__init__(logging.INFO)
+        self.stream, self.name, self.last = stream, name, time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if record.levelno >= logging.WARNING or now - self.last > CONSOLE_INTERVAL:
+            self.last = now
+            self.stream.write(f"[{self.name}] {record.getMessage()}\n")
+            self.stream.flush()
+
+
+def temporary(path: str | os.PathLike, pid: int) -> Path:
+    """Name under which an output is written until it is whole: hidden, same folder and same suffix."""
+    path = Path(path)
+    return path.with_name(f".{path.stem}.tmp{pid}{path.suffix}")
+
+
+@contextlib.contextmanager
+def job(snakemake, state: bool = False):
+    """Run the body of a rule's script.
+
+    Sends stdout, stderr and logging to the rule's log file, gives temporary output names that are renamed only when the
+    body ends well, and writes the record last.
+
+    Args:
+        snakemake: the object that Snakemake puts into a script.
+        state: whether the body keeps restart state; it is removed when the job ends well.
+
+    Yields:
+        Namespace with `input`, `output` (temporary paths), `params`, `wildcards`, `threads`, `runtime` (the
+        configuration's section, plain values), `origin` (short provenance to put inside files) and `restart_dir`.
+
+    Raises:
+        RuntimeError: a package was imported from outside the conda environment that the rule names.
+    """
+    os.environ["NUMBA_NUM_THREADS"] = str(snakemake.threads)
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path("results/.cache/numba").absolute()))
+    started, clock = time.time(), time.monotonic()
+    wildcards = dict(snakemake.wildcards.items())
+    name = ":".join([snakemake.rule, *wildcards.values()])
+    pid = os.getpid()
+
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w")
+    with open(log, "w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+    logging.getLogger("defraction").addHandler(_Console(terminal, name))
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    marker = RUNNING / f"{pid}.json"
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps({"pid": pid, "job": name, "host": platform.node(), "started": started}))
+    outputs = {key: Path(path) for key, path in snakemake.output.items() if key != "record"}
+    partial = {key: temporary(path, pid) for key, path in outputs.items()}
+    for path in partial.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    inputs = [
+        provenance.entry(path, role)
+        for role, paths in snakemake.input.items()
+        for path in ([paths] if isinstance(paths, str) else paths)
+    ]
+    params = {key: value for key, value in sorted(snakemake.params.items())}
+    run = SimpleNamespace(
+        input=snakemake.input,
+        output=SimpleNamespace(**partial),
+        params=snakemake.params,
+        wildcards=snakemake.wildcards,
+        threads=snakemake.threads,
+        runtime=dict(snakemake.config["runtime"]),
+        origin={"rule": snakemake.rule, "wildcards": wildcards, "params": params, **provenance.code()},
+        restart_dir=STATE / "-".join([snakemake.rule, *wildcards.values()]) / provenance.state_digest(params, inputs),
+    )
+    try:
+        if state:
+            run.restart_dir.mkdir(parents=True, exist_ok=True)
+        yield run
+        provenance.check_environment()
+        missing = [str(outputs[key]) for key, path in partial.items() if not path.exists()]
+        if missing:
+            raise FileNotFoundError(f"the job ended without writing {', '.join(missing)}")
+        for key, path in partial.items():
+            os.replace(path, outputs[key])
+        provenance.write_record(
+            Path(snakemake.output.record),
+            {
+                "rule": snakemake.rule,
+                "wildcards": wildcards,
+                "params": params,
+                "inputs": inputs,
+                "outputs": [provenance.entry(path, key) for key, path in outputs.items()],
+                "threads": snakemake.threads,
+                "started": started,
+                "seconds": round(time.monotonic() - clock, 3),
+                "log": str(log),
+            },
+        )
+        if state:
+            shutil.rmtree(run.restart_dir, ignore_errors=True)
+    except BaseException as error:
+        traceback.print_exc()
+        terminal.write(f"[{name}] {type(error).__name__}: {error}\n[{name}] log: {log}\n")
+        terminal.flush()
+        raise SystemExit(1) from None
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+        marker.unlink(missing_ok=True)
