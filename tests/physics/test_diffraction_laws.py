@@ -1,0 +1,387 @@
+"""Laws that kinematical diffraction obeys, on crystals with and without symmetry."""
+
+import cmath
+import math
+
+import gemmi
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import make_supercell
+
+from defraction.diffraction import direct, geometry, laue, laue_array, patterns, planes, sampling
+from defraction.diffraction.backend import select_backend
+from defraction.diffraction.geometry import Detector
+from defraction.diffraction.laue import Beam
+from defraction.diffraction.specimen import Specimen
+
+TABLE = "c4322"
+SIGMA = 0.5
+TRICLINIC = np.array([[3.9, 0, 0], [0.7, 4.4, 0], [-0.5, 0.6, 5.1]])
+
+
+def crystal(group: str, a: float, sites: dict[str, tuple], repeat=(1, 1, 1)) -> Atoms:
+    """A cubic crystal: each site's images under the group, those that coincide counted once."""
+    symbols, points = [], []
+    for element, site in sites.items():
+        images = []
+        for operation in gemmi.SpaceGroup(group).operations():
+            point = np.mod(operation.apply_to_xyz(list(site)), 1.0)
+            if all(np.abs((point - other + 0.5) % 1.0 - 0.5).max() > 1e-3 for other in images):
+                images.append(point)
+        points += images
+        symbols += [element] * len(images)
+    atoms = Atoms(symbols, cell=[a] * 3, scaled_positions=points, pbc=True)
+    atoms.info["repeat"] = list(repeat)
+    return atoms
+
+
+def beta_manganese(repeat=(1, 1, 1)) -> Atoms:
+    """P4_1 32, 8c (x, x, x), x = 0.0636, and 12d (1/8, y, y + 1/4), y = 0.2022, a = 6.312 Å; Fe to tell the sites."""
+    return crystal("P 41 3 2", 6.312, {"Mn": (0.0636,) * 3, "Fe": (0.125, 0.2022, 0.4522)}, repeat)
+
+
+def random_crystal(repeat, atoms=5, cell=TRICLINIC, seed=1) -> Atoms:
+    points = np.random.default_rng(seed).random((atoms, 3))
+    symbols = [("Al", "Fe", "Au")[i % 3] for i in range(atoms)]
+    result = Atoms(symbols, cell=cell, scaled_positions=points, pbc=True)
+    result.info["repeat"] = list(repeat)
+    return result
+
+
+def strained(repeat) -> Atoms:
+    atoms = crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)})
+    strain = np.array([[0.04, 0.015, 0.0], [0.015, -0.01, 0.02], [0.0, 0.02, -0.02]])
+    atoms.set_cell(atoms.cell[:] @ (np.eye(3) + strain), scale_atoms=True)
+    atoms.info["repeat"] = list(repeat)
+    return atoms
+
+
+def electrons(voltage, camera_length, width, pixels, flat=False) -> Beam:
+    return Beam(1.0 / geometry.wavelength(voltage), Detector(camera_length, width, pixels), flat)
+
+
+def truth(view, beam):
+    """The direct sum, with two more samples per pixel and axis than the engine takes."""
+    axes = laue.plan(view, beam, SIGMA)
+    return direct.intensity(view, beam, SIGMA, TABLE, tuple(axis.per_pixel + 2 for axis in axes))
+
+
+def assert_agree(found, expected, bound):
+    """To ``bound`` of the largest intensity outside the direct beam, and the direct beam to 2e-6 of itself."""
+    size = len(expected)
+    offset = np.abs(np.arange(size) - 0.5 * (size - 1))
+    outside = np.maximum(offset[:, None], offset[None, :]) > 0.2 * size
+    largest = expected[outside].max()
+    assert largest > 0
+    assert np.abs(found - expected)[outside].max() < bound * largest
+    assert np.abs(found - expected).max() < bound * largest + 2e-6 * expected.max()
+
+
+CRYSTALS = {
+    "triclinic": lambda: random_crystal((7, 5, 4)),
+    "chiral": lambda: beta_manganese((3, 4, 2)),
+    "strained": lambda: strained((9, 7, 5)),
+}
+
+
+@pytest.mark.parametrize("model", ["physical", "article"])
+@pytest.mark.parametrize("name", CRYSTALS)
+@pytest.mark.parametrize(("axis", "beam"), [((0, 0, 1), (200.0, 0.8, 24.0, 24)), ((1, 1, 2), (300.0, 0.5, 40.0, 20))])
+def test_laue_equals_the_sum_over_all_atoms(name, model, axis, beam):
+    view = Specimen.from_atoms(CRYSTALS[name]()).view(axis, model)
+    beam = electrons(*beam, flat=model == "article")
+    assert_agree(laue.intensities([view], [beam], SIGMA, TABLE)[0], truth(view, beam), laue.ERROR_BOUND)
+
+
+@pytest.mark.parametrize("model", ["physical", "article"])
+@pytest.mark.parametrize("axis", [(0, 0, 1), (2, 3, 3), (0, 1, 0)])
+def test_nufft_equals_the_sum_over_all_atoms(model, axis):
+    # a plate of 33 x 24 Å, repeated along its thickness of 5 Å; the beam along, across and oblique to it
+    plate = random_crystal((1, 1, 5), 120, [[33.9, 0, 0], [4.7, 24.4, 0], [-0.5, 0.6, 5.1]])
+    plate.info["reference_cell"] = np.diag([4.05] * 3).tolist()
+    view = Specimen.from_atoms(plate).view(axis, model)
+    beam = electrons(300.0, 0.5, 50.0, 20, flat=model == "article")
+    assert_agree(planes.intensity(view, beam, SIGMA, TABLE), truth(view, beam), planes.ERROR_BOUND)
+
+
+def test_sheared_planes_equal_unsheared_ones():
+    plate = random_crystal((1, 1, 5), 120, [[33.9, 0, 0], [4.7, 24.4, 0], [-0.5, 0.6, 5.1]])
+    plate.info["reference_cell"] = np.diag([4.05] * 3).tolist()
+    view = Specimen.from_atoms(plate).view((2, 3, 3))
+    beam = electrons(300.0, 0.5, 50.0, 20)
+    assert np.linalg.norm(planes.Grid.plan(view, beam, SIGMA).shear) > 0.5
+    assert_agree(
+        planes.intensity(view, beam, SIGMA, TABLE),
+        laue.intensities([view], [beam], SIGMA, TABLE)[0],
+        planes.ERROR_BOUND,
+    )
+
+
+@pytest.mark.parametrize("model", ["physical", "article"])
+def test_array_code_equals_compiled_code(model):
+    view = Specimen.from_atoms(beta_manganese((12, 9, 5))).view((1, 2, 3), model)
+    beam = electrons(200.0, 0.8, 24.0, 24, flat=model == "article")
+    arrays = laue_array.intensities([view], [beam], SIGMA, TABLE, select_backend("cpu"), 0.1)
+    assert_agree(laue.intensities([view], [beam], SIGMA, TABLE)[0], arrays[0].astype(float), laue.ERROR_BOUND)
+
+
+def test_large_block_in_single_precision():
+    # 96,000 atoms: phases of hundreds of turns; the closed form in double precision is the reference
+    atoms = crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)}, (40, 30, 20))
+    view = Specimen.from_atoms(atoms).view((1, 1, 2))
+    beam = electrons(200.0, 0.5, 63.5, 48)
+    arrays = laue_array.intensities([view], [beam], SIGMA, TABLE, select_backend("cpu"), 0.1)
+    assert_agree(laue.intensities([view], [beam], SIGMA, TABLE)[0], arrays[0].astype(float), laue.ERROR_BOUND)
+
+
+def test_sampling_has_converged(monkeypatch):
+    view = Specimen.from_atoms(beta_manganese((20, 15, 10))).view((0, 1, 2))
+    beam = electrons(300.0, 0.5, 63.5, 48)
+    once = laue.intensities([view], [beam], SIGMA, TABLE)[0]
+    enough = sampling.guard(SIGMA)
+    monkeypatch.setattr(sampling, "guard", lambda sigma: enough + 3.0)
+    finer = laue.intensities([view], [beam], SIGMA, TABLE)[0].astype(float)
+    assert_agree(once, finer, laue.ERROR_BOUND)
+
+
+# --- structure factors
+
+
+REFERENCE = {
+    "Al": lambda: crystal("F m -3 m", 4.0495, {"Al": (0, 0, 0)}),
+    "Fe": lambda: crystal("I m -3 m", 2.8665, {"Fe": (0, 0, 0)}),
+    "Si": lambda: crystal("F d -3 m:2", 5.4310, {"Si": (0.125, 0.125, 0.125)}),
+    "NaCl": lambda: crystal("F m -3 m", 5.6402, {"Na": (0, 0, 0), "Cl": (0.5, 0.5, 0.5)}),
+    "beta-Mn": beta_manganese,
+}
+
+
+def nodes(limit=5):
+    h = np.stack(np.meshgrid(*[np.arange(-limit, limit + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    return h[h.any(axis=1)]
+
+
+def structure_factors(atoms: Atoms, hkl: np.ndarray) -> np.ndarray:
+    """F at exact nodes through the view along [001], its origin moved back to the cell's."""
+    view = Specimen.from_atoms(atoms).view((0, 0, 1))
+    q = hkl @ geometry.reciprocal_cell(view.cell)
+    origin = 0.5 * (atoms.positions.min(axis=0) + atoms.positions.max(axis=0))
+    return direct.amplitudes(view, q, TABLE) * np.exp(2j * np.pi * q @ origin)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_structure_factors_equal_those_of_gemmi(name):
+    atoms = REFERENCE[name]()
+    small = gemmi.SmallStructure()
+    small.cell = gemmi.UnitCell(*atoms.cell.lengths(), 90, 90, 90)
+    small.spacegroup_hm = "P 1"
+    for symbol, point in zip(atoms.get_chemical_symbols(), atoms.get_scaled_positions(), strict=True):
+        site = gemmi.SmallStructure.Site()
+        site.label = site.type_symbol = symbol
+        site.element = gemmi.Element(symbol)
+        site.fract = gemmi.Fractional(*point)
+        site.occ = 1.0
+        small.add_site(site)
+    calculator = gemmi.StructureFactorCalculatorE(small.cell)
+    hkl = nodes(4)
+    theirs = np.array([calculator.calculate_sf_from_small_structure(small, h.tolist()) for h in hkl])
+    ours = structure_factors(atoms, hkl)
+    strongest = (np.abs(theirs) ** 2).max()
+    assert np.abs(np.abs(ours) ** 2 - np.abs(theirs) ** 2).max() < 1e-6 * strongest
+    present = np.abs(theirs) ** 2 > 1e-3 * strongest
+    assert np.abs(ours[present]) ** 2 == pytest.approx(np.abs(theirs[present]) ** 2, rel=1e-6)
+    assert ours[present] == pytest.approx(theirs[present], rel=1e-5)  # the phase too: the sign of q.r
+
+
+@pytest.mark.parametrize("group", ["P 41 3 2", "P m -3 m", "F m -3 m", "F d -3 m:2", "I m -3 m"])
+def test_extinctions(group):
+    # a general position leaves only the extinctions of the group itself
+    atoms = crystal(group, 9.0, {"Fe": (0.0713, 0.1571, 0.3119)})
+    hkl = nodes(5)
+    operations = gemmi.SpaceGroup(group).operations()
+    absent = np.array([operations.is_systematically_absent(h.tolist()) for h in hkl])
+    squared = np.abs(structure_factors(atoms, hkl)) ** 2
+    assert absent.any() == (group != "P m -3 m")
+    assert (squared[absent] < 1e-10 * squared.max()).all()
+    assert np.median(squared[~absent]) > 1e-4 * squared.max()
+
+
+def test_friedel():
+    hkl = nodes(3)
+    f = structure_factors(beta_manganese(), hkl)
+    assert f == pytest.approx(structure_factors(beta_manganese(), -hkl).conj(), abs=1e-9)
+    # the phases themselves are not trivial: the crystal has no centre
+    assert np.abs(f.imag).max() > 0.1 * np.abs(f).max()
+
+
+def test_flat_plane_is_symmetric_and_the_sphere_is_not():
+    atoms = random_crystal((2, 2, 5))
+    images = {}
+    for model in ("article", "physical"):
+        view = Specimen.from_atoms(atoms).view((1, 1, 1), model)
+        beam = electrons(120.0, 0.3, 40.0, 32, flat=model == "article")
+        images[model] = laue.intensities([view], [beam], SIGMA, TABLE)[0]
+    flat, sphere = images["article"], images["physical"]
+    assert np.abs(flat - flat[::-1, ::-1]).max() < 1e-6 * flat.max()
+    outside = np.s_[:8]
+    assert np.abs(sphere - sphere[::-1, ::-1])[outside].max() > 0.05 * sphere[outside].max()
+
+
+# --- positions and orientation
+
+
+@pytest.mark.parametrize(
+    "rows", [[[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, -1], [0, 1, 1]], [[1, -1, 0], [1, 1, -2], [1, 1, 1]]]
+)
+def test_spots_are_where_geometry_puts_them(rows):
+    # a thin plate across the beam, whose rel-rods are parallel to it: spots lie on the lines through g along the beam
+    unit = crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)})
+    plate = make_supercell(unit, rows)
+    plate.info.update(repeat=[24, 20, 3], reference_cell=unit.cell[:].tolist())
+    view = Specimen.from_atoms(plate).view(tuple(rows[2]))
+    beam = electrons(300.0, 1.0, 63.5, 256)
+    image = laue.intensities([view], [beam], SIGMA, TABLE)[0].astype(float)
+    cubic = unit.cell[:] @ geometry.zone_frame(unit.cell[:], tuple(rows[2])).T
+    g = nodes(4) @ geometry.reciprocal_cell(cubic)
+    zero_order = np.abs(g[:, 2]) < 1e-9
+    allowed = np.abs(structure_factors(unit, nodes(4))) > 1.0
+    positions = beam.detector.pixel_of(geometry.spot_position(g[zero_order & allowed], beam.k, 1000.0))
+    positions = positions[((positions > 8) & (positions < 247)).all(axis=1)]
+    assert len(positions) >= 6
+    for x, y in positions:
+        column, row = round(x), round(y)
+        here = np.s_[row - 3 : row + 4, column - 3 : column + 4]
+        rows_here, columns_here = np.mgrid[here]
+        core = image[here] * (image[here] > 0.02 * image[here].max())
+        assert (core * columns_here).sum() / core.sum() == pytest.approx(x, abs=0.05)
+        assert (core * rows_here).sum() / core.sum() == pytest.approx(y, abs=0.05)
+
+
+def test_image_is_the_one_of_the_conventions_page():
+    """Three atoms without symmetry, by hand from docs/conventions.md; every mirror image and turn fails."""
+    cell = [[5.0, 0.0, 0.0], [1.2, 6.0, 0.0], [-0.8, 0.9, 7.0]]
+    atoms = Atoms("AuFeAl", cell=cell, positions=[[0.0, 0.0, 0.0], [1.9, 0.4, 0.3], [4.5, 14.0, 14.9]], pbc=True)
+    settings = {
+        "model": "physical",
+        "scattering_factors": TABLE,
+        "zone_axes": [[1, 2, 3]],
+        "voltages": [20.0],  # a strongly curved sphere: the image has no centre of symmetry
+        "camera_lengths": [0.18],
+        "detector_width": 16.0,
+        "pixels": 33,
+        "response_sigma": 0.3,
+    }
+    image = patterns.simulate([atoms], settings).intensity.values[0, 0, 0, 0]
+
+    def dot(p, q):
+        return sum(a * b for a, b in zip(p, q, strict=True))
+
+    z = [sum(n * row[i] for n, row in zip((1, 2, 3), cell, strict=True)) for i in range(3)]
+    length = math.sqrt(dot(z, z))
+    z = [c / length for c in z]
+    x = [a - dot(cell[0], z) * c for a, c in zip(cell[0], z, strict=True)]
+    length = math.sqrt(dot(x, x))
+    x = [c / length for c in x]
+    y = [z[1] * x[2] - z[2] * x[1], z[2] * x[0] - z[0] * x[2], z[0] * x[1] - z[1] * x[0]]  # z cross x
+    k = math.sqrt(20e3 * (1 + 0.978476e-6 * 20e3)) / 12.26426  # 1/Å, V in volts
+    by_hand = np.empty((33, 33))
+    for row in range(33):
+        for column in range(33):
+            detector_x, detector_y = (column - 16) * 16.0 / 33, (row - 16) * 16.0 / 33
+            n = math.sqrt(detector_x**2 + detector_y**2 + 180.0**2)
+            q = [k * detector_x / n, k * detector_y / n, k * (180.0 / n - 1.0)]
+            total = 0.0
+            for symbol, r in zip(atoms.get_chemical_symbols(), atoms.positions, strict=True):
+                coefficients = gemmi.Element(symbol).c4322
+                f = sum(a * math.exp(-b * dot(q, q) / 4) for a, b in zip(coefficients.a, coefficients.b, strict=True))
+                total += f * cmath.exp(2j * math.pi * dot(q, [dot(x, r), dot(y, r), dot(z, r)]))
+            by_hand[row, column] = abs(total) ** 2 * (180.0 / n) ** 3
+    inner = np.hypot(*(np.mgrid[:33, :33] - 16)) > 3  # where |A|^2 is nearly linear over a pixel
+    scale = image[inner].sum() / by_hand[inner].sum()
+
+    def misfit(candidate):
+        return np.abs(candidate * scale - image)[inner].max() / image[inner].max()
+
+    assert misfit(by_hand) < 0.03
+    turns = [np.rot90(by_hand, i) for i in range(4)]
+    wrong = turns[1:] + [turn.T for turn in turns]
+    assert min(map(misfit, wrong)) > 0.15
+
+
+def test_pattern_turns_with_the_crystal():
+    atoms = random_crystal((4, 3, 3))
+    atoms.info["reference_cell"] = np.diag([4.0, 4.0, 4.0]).tolist()
+    turn = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # rows: images of x, y, z; x goes to y
+    turned = atoms.copy()
+    turned.set_cell(atoms.cell[:] @ turn)
+    turned.positions = atoms.positions @ turn
+    beam = electrons(200.0, 0.8, 24.0, 24)
+    views = [Specimen.from_atoms(a).view((0, 0, 1)) for a in (atoms, turned)]
+    image, other = laue.intensities(views, [beam, beam], SIGMA, TABLE)
+    # (X, Y) goes to (-Y, X): pixel [row, column] to [column, 23 - row], clockwise as drawn
+    assert_agree(other, np.rot90(image, -1).astype(float), laue.ERROR_BOUND)
+    # and with its reference cell turned too, nothing changes
+    turned.info["reference_cell"] = (np.diag([4.0, 4.0, 4.0]) @ turn).tolist()
+    again = laue.intensities([Specimen.from_atoms(turned).view((0, 0, 1))], [beam], SIGMA, TABLE)[0]
+    assert_agree(again, image.astype(float), laue.ERROR_BOUND)
+
+
+def test_equivalent_axes_of_a_cubic_crystal():
+    # the threefold axis of a crystal with group 213 takes [012] to [201], and a x b x c with it
+    atoms = beta_manganese((4, 4, 4))
+    beam = electrons(200.0, 0.8, 24.0, 24)
+    cycled = atoms.copy()
+    cycled.positions = np.roll(atoms.positions, 1, axis=1)
+    views = [Specimen.from_atoms(a).view((0, 1, 2)) for a in (atoms, cycled)]
+    same = laue.intensities(views, [beam, beam], SIGMA, TABLE)
+    assert_agree(same[1], same[0].astype(float), laue.ERROR_BOUND)
+
+
+# --- conservation
+
+
+@pytest.mark.parametrize("repeat", [3, 7])
+def test_parseval_over_a_reciprocal_cell(repeat):
+    # a cell with atoms on points of a 4 x 4 x 4 grid: |A|^2 without f averages, over 4 x 4 x 4 reciprocal cells, to the
+    # number of atoms in the block
+    h = (np.arange(8 * repeat) + 0.3) / (2 * repeat)  # 4 periods, more than twice the highest frequency
+    points = np.array([[0, 0, 0], [1, 2, 0], [3, 1, 2]]) / 4.0
+    grid = np.stack(np.meshgrid(h, h, h, indexing="ij"), axis=-1)
+    cell = np.abs(np.exp(2j * np.pi * grid @ points.T).sum(axis=-1)) ** 2
+    lattice = np.ones_like(cell)
+    for axis in range(3):
+        sums = [laue.lattice_sum(value, np.float32(repeat)) for value in grid[..., axis].ravel()]
+        top, bottom = np.array(sums, dtype=float).T
+        lattice *= (top / bottom).reshape(cell.shape) ** 2
+    assert (cell * lattice).mean() == pytest.approx(3 * repeat**3, rel=1e-5)
+
+
+def test_direct_beam_holds_what_it_must():
+    """Over the central spot of [001]: gamma^2 / area |F(0)|^2 N3^2 (N1 / a) (N2 / b) / k^2, less the tails beyond."""
+    atoms = crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)}, (40, 30, 5))
+    settings = {
+        "model": "physical",
+        "scattering_factors": TABLE,
+        "zone_axes": [[0, 0, 1]],
+        "voltages": [200.0],
+        "camera_lengths": [1.2],
+        "detector_width": 16.0,
+        "pixels": 128,
+        "response_sigma": 0.5,
+    }
+    data = patterns.simulate([atoms], settings)
+    k, a = 1.0 / geometry.wavelength(200.0), 4.05
+    f = 4 * sum(gemmi.Element("Al").c4322.a)
+    area = 40 * 30 * a * a
+    expected = geometry.relativistic_factor(200.0) ** 2 / area * f**2 * 5**2 * 40 * 30 / (a * k) ** 2
+    # the window reaches to |q| = 0.27 of a*: sinc^2 leaves 1 / (pi^2 N 0.27) = 0.9 % and 1.3 % beyond it along a and b
+    assert float(data.intensity.sum()) == pytest.approx(expected, rel=0.02)
+
+
+def test_wider_response_keeps_the_electrons():
+    view = Specimen.from_atoms(strained((20, 20, 8))).view((0, 0, 1))
+    beam = electrons(200.0, 1.2, 20.0, 96)
+    narrow, wide = (laue.intensities([view], [beam], sigma, TABLE)[0].astype(float) for sigma in (0.4, 0.9))
+    assert wide.max() < 0.8 * narrow.max()
+    assert wide.sum() == pytest.approx(narrow.sum(), rel=2e-3)  # only what crosses the edge of the detector
