@@ -1,5 +1,6 @@
 import pytest
 import yaml
+
 from defraction import conditions, config
 from defraction.hosts import read_hosts
 

@@ -6,20 +6,23 @@ import sys
 import time
 
 import pytest
+
 from defraction import preflight, provenance
 
 PROGRAM = """
 import sys
+__file__ = "structure_strain.py"
 from types import SimpleNamespace
 sys.path.insert(0, {scripts!r})
 
 class Names(dict):
     __getattr__ = dict.__getitem__
 
+from defraction.digest import code_digest
 from defraction.job import job
 snakemake = SimpleNamespace(
     rule="demo", wildcards=Names(name="x"), threads=1, log=["logs/demo.log"],
-    input=Names(source="source.txt"), params=Names(code="abc", value=3), config={{"runtime": {{}}}},
+    input=Names(source="source.txt"), params=Names(code=code_digest(__file__), value=3), config={{"runtime": {{}}}},
     output=Names(a="results/a.txt", b="results/b.txt", record="results/a.record.json"))
 with job(snakemake, state=True) as run:
 {body}
@@ -31,9 +34,9 @@ def start(tmp_path, root):
     (tmp_path / "source.txt").write_text("in")
     (tmp_path / "results").mkdir()
 
-    def run(body: str) -> subprocess.Popen:
+    def run(body: str, program: str = PROGRAM) -> subprocess.Popen:
         indented = "\n".join("    " + line for line in body.splitlines())
-        text = PROGRAM.format(scripts=str(root / "workflow/scripts"), body=indented)
+        text = program.format(scripts=str(root / "workflow/scripts"), body=indented)
         return subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
 
     return run
@@ -50,7 +53,7 @@ def test_outputs_and_record(start, tmp_path):
     record = json.loads((tmp_path / "results/a.record.json").read_text())
     assert record["inputs"][0]["sha256"] == provenance.sha256(tmp_path / "source.txt")
     assert [o["path"] for o in record["outputs"]] == ["results/a.txt", "results/b.txt"]
-    assert record["params"] == {"code": "abc", "value": 3}
+    assert record["params"]["value"] == 3
     assert "hello" in (tmp_path / "logs/demo.log").read_text()
     assert not list((tmp_path / "results/.running").iterdir())
 
@@ -106,3 +109,9 @@ def test_termination_cleans_up(start, tmp_path):
     process.terminate()
     assert process.wait() != 0
     assert names(tmp_path) == []
+
+
+def test_code_that_changed_after_planning_is_refused(start, tmp_path):
+    process = start("pass", PROGRAM.replace("code_digest(__file__)", "'0123'"))
+    assert process.wait() == 1
+    assert "the code of structure_strain.py changed since the run was planned" in process.stderr.read()

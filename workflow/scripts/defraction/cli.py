@@ -15,7 +15,7 @@ def main() -> None:
     """Run the command; faults in the user's input end with one line and exit status 2."""
     try:
         app()
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         typer.echo(f"defraction: {error}", err=True)
         raise SystemExit(2) from None
 
@@ -23,8 +23,8 @@ def main() -> None:
 @app.command()
 def preflight(config: Annotated[Path, typer.Option(help="configuration of the coming run")]) -> None:
     """Check a configuration and clear what a killed run left; refuses while such a run still writes."""
-    from defraction import config as schema
     from defraction import conditions, hosts, materials, preflight
+    from defraction import config as schema
 
     settings = schema.load(config)
     conditions.expand(settings, hosts.read_hosts(Path("resources/hosts.csv")))

@@ -92,6 +92,11 @@ def write_table(conditions: dict[str, Condition], path: Path) -> None:
             writer.writerow([c.id, c.control, c.host, c.kind, c.parameter, json.dumps(c.settings, sort_keys=True)])
 
 
+def seed_of(seed: int, condition: str) -> int:
+    """Seed of one condition, so that two conditions of one study do not share their random numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {condition}".encode()).digest()[:4], "big")
+
+
 def digest(conditions: dict[str, Condition]) -> str:
     """Digest of the whole table, for the one rule that writes it."""
     text = json.dumps([asdict(c) for c in conditions.values()], sort_keys=True)

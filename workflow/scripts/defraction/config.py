@@ -390,6 +390,13 @@ def plain(section: BaseModel) -> dict[str, Any]:
     return json.loads(json.dumps(section.model_dump(mode="json"), sort_keys=True))
 
 
+def gpus_per_job(runtime: Runtime) -> int:
+    """The `gpu` resource of jobs that can use one, so that they take turns: 1 if one was asked for or this machine
+    shows one, else 0."""
+    shown = any(Path("/dev", name).exists() for name in ("nvidia0", "kfd"))
+    return int(runtime.device == "gpu" or (runtime.device == "auto" and shown))
+
+
 KINDS = {get_args(model.model_fields["kind"].annotation)[0]: model for model in get_args(get_args(AnyCondition)[0])}
 
 TAGS = ("list", "range")

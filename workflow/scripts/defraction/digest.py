@@ -12,6 +12,9 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 PACKAGE = "defraction"
+FRAME = ("job", "provenance", "digest")
+"""Modules that frame a job (log, records, names of files) and compute nothing of what it writes: not followed, so that
+an edit of them does not rerun first-principles calculations."""
 
 
 def code_files(script: str) -> list[str]:
@@ -38,7 +41,18 @@ def _normalised(path: Path) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
             node.body = body or [ast.Pass()]
-    return ast.unparse(tree)
+    return _text(tree)
+
+
+def _text(node) -> str:
+    """Syntax as text that Python 3.11 to 3.13 agree on: `ast.dump` differs in empty fields, `ast.unparse` in the
+    quotes of f-strings."""
+    if isinstance(node, ast.AST):
+        fields = [(k, v) for k, v in ast.iter_fields(node) if v is not None and v != []]
+        return f"{type(node).__name__}({','.join(f'{k}={_text(v)}' for k, v in fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_text, node))}]"
+    return repr(node)
 
 
 @cache
@@ -56,7 +70,7 @@ def _imports(path: Path) -> frozenset[Path]:
         if name.split(".")[0] == PACKAGE:
             base = SCRIPTS / Path(*name.split("."))
             found.update(p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file())
-    return frozenset(found)
+    return frozenset(found - {SCRIPTS / PACKAGE / f"{name}.py" for name in FRAME})
 
 
 @cache

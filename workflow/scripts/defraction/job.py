@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
-from defraction import provenance
+from defraction import digest, provenance
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ def job(snakemake, state: bool = False):
         configuration's section, plain values), `origin` (short provenance to put inside files) and `restart_dir`.
 
     Raises:
-        RuntimeError: a package was imported from outside the conda environment that the rule names.
+        RuntimeError: the code is not the one that was planned with, or a package was imported from outside the conda
+            environment that the rule names; like every exception of the body it ends in the log and in exit status 1.
     """
     os.environ["NUMBA_NUM_THREADS"] = str(snakemake.threads)
     os.environ.setdefault("NUMBA_CACHE_DIR", str(Path("results/.cache/numba").absolute()))
@@ -103,6 +104,7 @@ def job(snakemake, state: bool = False):
         for path in ([paths] if isinstance(paths, str) else paths)
     ]
     params = {key: value for key, value in sorted(snakemake.params.items())}
+    script = Path(getattr(sys.modules["__main__"], "__file__", "")).name
     run = SimpleNamespace(
         input=snakemake.input,
         output=SimpleNamespace(**partial),
@@ -114,6 +116,11 @@ def job(snakemake, state: bool = False):
         restart_dir=STATE / "-".join([snakemake.rule, *wildcards.values()]) / provenance.state_digest(params, inputs),
     )
     try:
+        if (found := digest.code_digest(script)) != params["code"]:
+            raise RuntimeError(
+                f"the code of {script} changed since the run was planned ({params['code']} -> {found}, package in "
+                f"{digest.SCRIPTS}); start the run again"
+            )
         if state:
             run.restart_dir.mkdir(parents=True, exist_ok=True)
         yield run

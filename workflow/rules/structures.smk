@@ -1,0 +1,149 @@
+# Crystals: the table of conditions; clean crystals from the table of materials or the user's sources; hosts with
+# defects by condition. In: config, resources/. Out: results/conditions.csv, results/structures/.
+
+
+rule conditions_table:
+    input:
+        hosts="resources/hosts.csv",
+        code=code("conditions_table.py"),
+    output:
+        table="results/conditions.csv",
+        record="results/conditions.record.json",
+    log:
+        "logs/conditions_table.log",
+    conda:
+        "../envs/structures.yaml"
+    params:
+        code=code_digest("conditions_table.py"),
+        conditions=CONDITIONS_DIGEST,
+    script:
+        "../scripts/conditions_table.py"
+
+
+rule clean_structure:
+    input:
+        source=lambda wildcards: ancient(MATERIALS[wildcards.material].source),
+        code=code("clean_structure.py"),
+    output:
+        cif="results/structures/clean/{space_group}/{material}.cif",
+        record="results/structures/clean/{space_group}/{material}.record.json",
+    log:
+        "logs/clean_structure/{space_group}/{material}.log",
+    conda:
+        "../envs/structures.yaml"
+    params:
+        code=code_digest("clean_structure.py"),
+        material=lambda wildcards: MATERIALS[wildcards.material].to_dict(),
+        repeat=config["specimen"]["repeat"],
+    script:
+        "../scripts/clean_structure.py"
+
+
+rule structure_strain:
+    input:
+        hosts=ancient("resources/hosts.csv"),
+        code=code("structure_strain.py"),
+    output:
+        cif="results/structures/{condition}.cif",
+        extxyz="results/structures/{condition}.extxyz",
+        record="results/structures/{condition}.record.json",
+    log:
+        "logs/structure/{condition}.log",
+    wildcard_constraints:
+        condition=FAMILIES["strain"],
+    conda:
+        "../envs/structures.yaml"
+    params:
+        code=code_digest("structure_strain.py"),
+        host=host_of,
+        settings=settings_of,
+    script:
+        "../scripts/structure_strain.py"
+
+
+rule structure_point:
+    input:
+        unpack(point_source),
+        hosts=ancient("resources/hosts.csv"),
+        code=code("structure_point.py"),
+    output:
+        cif="results/structures/{condition}.cif",
+        extxyz="results/structures/{condition}.extxyz",
+        record="results/structures/{condition}.record.json",
+    log:
+        "logs/structure/{condition}.log",
+    wildcard_constraints:
+        condition=FAMILIES["point"],
+    conda:
+        "../envs/structures.yaml"
+    params:
+        code=code_digest("structure_point.py"),
+        host=host_of,
+        settings=settings_of,
+    script:
+        "../scripts/structure_point.py"
+
+
+rule structure_thermal:
+    input:
+        snapshots="results/first_principles/aimd/{condition}.extxyz",
+        code=code("structure_thermal.py"),
+    output:
+        cif="results/structures/{condition}.cif",
+        extxyz="results/structures/{condition}.extxyz",
+        record="results/structures/{condition}.record.json",
+    log:
+        "logs/structure/{condition}.log",
+    wildcard_constraints:
+        condition=FAMILIES["thermal"],
+    conda:
+        "../envs/structures.yaml"
+    params:
+        code=code_digest("structure_thermal.py"),
+        settings=settings_of,
+    script:
+        "../scripts/structure_thermal.py"
+
+
+rule structure_dislocation:
+    input:
+        hosts=ancient("resources/hosts.csv"),
+        code=code("structure_dislocation.py"),
+    output:
+        cif="results/structures/{condition}.cif",
+        extxyz="results/structures/{condition}.extxyz",
+        record="results/structures/{condition}.record.json",
+    log:
+        "logs/structure/{condition}.log",
+    wildcard_constraints:
+        condition=FAMILIES["dislocation"],
+    conda:
+        "../envs/structures.yaml"
+    params:
+        code=code_digest("structure_dislocation.py"),
+        host=host_of,
+        settings=settings_of,
+    script:
+        "../scripts/structure_dislocation.py"
+
+
+rule structure_twin:
+    input:
+        hosts=ancient("resources/hosts.csv"),
+        code=code("structure_twin.py"),
+    output:
+        cif="results/structures/{condition}.cif",
+        extxyz="results/structures/{condition}.extxyz",
+        record="results/structures/{condition}.record.json",
+    log:
+        "logs/structure/{condition}.log",
+    wildcard_constraints:
+        condition=FAMILIES["twin"],
+    conda:
+        "../envs/structures.yaml"
+    params:
+        code=code_digest("structure_twin.py"),
+        host=host_of,
+        settings=settings_of,
+    script:
+        "../scripts/structure_twin.py"

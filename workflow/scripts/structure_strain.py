@@ -1,0 +1,9 @@
+from defraction.job import job
+
+with job(snakemake) as run:
+    from defraction.defects.strain import build
+    from defraction.hosts import Host
+    from defraction.structures import write_structures
+
+    atoms = build(Host(**run.params.host), run.params.settings)
+    write_structures([atoms], run.output.cif, run.output.extxyz, run.origin)
