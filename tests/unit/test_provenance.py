@@ -65,3 +65,9 @@ def test_trace_reaches_the_source(study):
 def test_trace_of_something_else_is_refused(study):
     with pytest.raises(ValueError, match="no record made this file"):
         provenance.trace(provenance.read_records(), "source.txt")
+
+
+def test_cost_sums_by_rule(study):
+    (row, other) = provenance.cost(provenance.read_records())
+    assert {row["rule"], other["rule"]} == {"first", "second"}
+    assert row["jobs"] == 1 and row["seconds"] == 1.0 and row["cpu_seconds"] > 0

@@ -128,7 +128,7 @@ def test_a_diffraction_setting(study, pristine_config):
 
 
 def test_comment_and_formatting_of_a_module(study, edit):
-    edit("workflow/scripts/defraction/diffraction/scattering.py", "import", "# a comment\nimport")
+    edit("workflow/scripts/defraction/diffraction/scattering.py", "\nimport", "\n# a comment\nimport")
     edit("workflow/scripts/simulate.py", "with job", "\n# another\nwith job")
     assert study.planned() == {}
 
@@ -146,13 +146,6 @@ def test_the_twin_module(study, edit):
     assert names(jobs, "structure_twin") == ["al-twin", "al-twin-control"]
     assert names(jobs, "simulate") == ["al-twin", "al-twin-control"]
     assert not {"structure_strain", "structure_dislocation", "relax", "train"} & rules(jobs)
-
-
-def test_the_environment_of_one_stage(study, edit):
-    edit("workflow/envs/gpaw.yaml", "dependencies:", "# changed\ndependencies:")
-    jobs = study.planned()
-    assert {"lattice", "relax", "aimd"} <= rules(jobs)
-    assert not {"clean_structure", "structure_strain", "train"} & rules(jobs)
 
 
 def test_a_single_target_needs_only_its_chain(study):

@@ -41,9 +41,23 @@ def trace(
     """Print what made a result, and what made that, back to the sources."""
     from defraction import provenance
 
-    records = provenance.read_records()
+    records = _records()
     tree = provenance.trace(records, str(file))
     typer.echo(json.dumps(tree, indent=1) if as_json else "\n".join(provenance.draw(tree)))
+
+
+@app.command()
+def cost() -> None:
+    """Print what the jobs behind the present results cost, by rule."""
+    from defraction import provenance
+
+    rows = provenance.cost(_records())
+    typer.echo(f"{'rule':24}{'jobs':>6}{'CPU [s]':>10}{'wall [s]':>10}{'memory [MiB]':>14}")
+    for row in rows:
+        typer.echo(
+            f"{row['rule']:24}{row['jobs']:6d}{row['cpu_seconds']:10.0f}{row['seconds']:10.0f}{row['max_rss_mib']:14.0f}"
+        )
+    typer.echo(f"{'all':24}{sum(r['jobs'] for r in rows):6d}{sum(r['cpu_seconds'] for r in rows):10.0f}")
 
 
 @app.command()
@@ -51,12 +65,18 @@ def verify() -> None:
     """Hash every recorded file again and name what changed."""
     from defraction import provenance
 
-    records = provenance.read_records()
-    if not records:
-        raise ValueError("no records below results/; run the study first")
+    records = _records()
     faults = provenance.verify(records)
     typer.echo("\n".join(faults) if faults else f"{len(records)} records: every file is as it was recorded")
     raise typer.Exit(1 if faults else 0)
+
+
+def _records() -> list[dict]:
+    from defraction import provenance
+
+    if records := provenance.read_records():
+        return records
+    raise ValueError("no records below results/; run the study first, and start this in its folder")
 
 
 if __name__ == "__main__":

@@ -268,7 +268,7 @@ class Display(Section):
     """Display transform applied when patterns are read (physics of the classifier)."""
 
     beam_stop: float = Field(2.0, ge=0, description="radius of the mask over the direct beam [mm]")
-    decades: float = Field(4.0, gt=0, le=12, description="decades of intensity below the brightest unmasked pixel")
+    decades: float = Field(5.0, gt=0, le=12, description="decades of intensity below the brightest unmasked pixel")
 
 
 class Split(Section):
@@ -299,10 +299,14 @@ class Learning(Section):
     augmentation: Augmentation = Augmentation()
     epochs: Count = Field(10, description="passes through the training set")
     batch_size: Count = Field(32, description="patterns per step")
-    learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of the one-cycle schedule")
+    learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of the one-cycle schedule (AdamW)")
+    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.05, ge=0, description="weight decay")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic of the forward pass")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="arithmetic of the forward pass; auto: bf16 where the device has instructions for it"
+    )
+    monitor: Count = Field(1000, description="held-out patterns watched after each pass (not used to choose anything)")
 
 
 class Evaluation(Section):

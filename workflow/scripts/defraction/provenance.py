@@ -169,6 +169,20 @@ def verify(records: list[dict]) -> list[str]:
     return list(dict.fromkeys(faults))
 
 
+def cost(records: list[dict]) -> list[dict]:
+    """What the recorded jobs cost, by rule, dearest first: jobs, CPU time [s], wall time [s], largest memory [MiB]."""
+    rules: dict[str, dict] = {}
+    for record in records:
+        row = rules.setdefault(
+            record["rule"], {"rule": record["rule"], "jobs": 0, "cpu_seconds": 0.0, "seconds": 0.0, "max_rss_mib": 0.0}
+        )
+        row["jobs"] += 1
+        row["cpu_seconds"] += record["cpu_seconds"]
+        row["seconds"] += record["seconds"]
+        row["max_rss_mib"] = max(row["max_rss_mib"], record["max_rss_mib"])
+    return sorted(rules.values(), key=lambda row: -row["cpu_seconds"])
+
+
 def trace(records: list[dict], path: str) -> dict:
     """What made a file, recursively: nested {path, sha256, rule, settings, seconds, record, inputs}.
 

@@ -1,0 +1,181 @@
+"""Split by material, display transform, patterns in memory."""
+
+import netCDF4
+import numpy as np
+import pytest
+
+from defraction import dataset
+from defraction.learning import labels
+
+
+def crystals(count=40, groups=(221, 225, 229)):
+    rows = [
+        {"material": f"m{group}-{i}", "space_group": group, "formula": f"X{group}Y{i}", "prototype": f"p{i % 7}"}
+        for group in groups
+        for i in range(count)
+    ]
+    rows.append({"material": "al", "space_group": 225, "formula": "Al", "prototype": "A_cF4"})
+    rows.append({"material": "fe", "space_group": 229, "formula": "Fe", "prototype": "A_cI2"})
+    return rows
+
+
+def parts(rows):
+    return {row.material: row.part for row in rows}
+
+
+def write_patterns(path, intensity, zone_axes, width=8.0):
+    pixels = intensity.shape[-1]
+    centres = (np.arange(pixels) - (pixels - 1) / 2) * width / pixels
+    with netCDF4.Dataset(path, "w") as file:
+        for name, size in zip(dataset.PATTERN_DIMENSIONS, intensity.shape, strict=True):
+            file.createDimension(name, size)
+        file.createDimension("index", 3)
+        file.createVariable("intensity", "f4", dataset.PATTERN_DIMENSIONS)[:] = intensity
+        file.createVariable("uvw", "i4", ("zone_axis", "index"))[:] = zone_axes
+        for name, size in (("voltage", intensity.shape[1]), ("camera_length", intensity.shape[2])):
+            file.createVariable(name, "f8", (name,))[:] = np.arange(1, size + 1)
+        for name in ("x", "y"):
+            file.createVariable(name, "f8", (name,))[:] = centres
+
+
+def test_split_is_stratified_and_disjoint():
+    rows = dataset.split_table(crystals(), 0.3, seed=3)
+    dataset.assert_disjoint(rows)
+    for group, total in ((221, 40), (225, 41), (229, 41)):
+        members = [row for row in rows if row.space_group == group]
+        assert len(members) == total
+        assert sum(row.part == "held_out" for row in members) == round(0.3 * total)
+    for row in rows:
+        mates = [r for r in rows if (r.space_group, r.prototype, r.part) == (row.space_group, row.prototype, "train")]
+        assert row.prototype_in_training == bool(mates)
+
+
+def test_split_does_not_depend_on_order_and_does_on_seed():
+    rows = crystals()
+    assert parts(dataset.split_table(rows, 0.3, 3)) == parts(dataset.split_table(rows[::-1], 0.3, 3))
+    assert parts(dataset.split_table(rows, 0.3, 3)) != parts(dataset.split_table(rows, 0.3, 4))
+
+
+def test_one_more_crystal_moves_at_most_one_other():
+    rows = crystals()
+    before = parts(dataset.split_table(rows, 0.3, 3))
+    for i in range(12):
+        more = [*rows, {"material": f"new-{i}", "space_group": 221, "formula": f"N{i}", "prototype": "p"}]
+        after = parts(dataset.split_table(more, 0.3, 3))
+        moved = [name for name, part in before.items() if after[name] != part]
+        assert len(moved) <= 1
+        assert all(name.startswith("m221") for name in moved)
+
+
+@pytest.mark.parametrize("hosts", ["train", "held_out"])
+def test_hosts_go_where_they_are_sent(hosts):
+    for seed in range(6):
+        rows = dataset.split_table(crystals(), 0.3, seed, hosts)
+        assert {row.material for row in rows if row.host} == {"al", "fe"}
+        assert all(row.part == hosts for row in rows if row.host)
+
+
+def test_hosts_alone_are_not_the_crystal_of_the_same_formula_in_another_group():
+    rows = [*crystals(), {"material": "fe-fcc", "space_group": 225, "formula": "Fe", "prototype": "A_cF4"}]
+    assert not next(row for row in dataset.split_table(rows, 0.3, 1) if row.material == "fe-fcc").host
+
+
+def test_split_round_trip(tmp_path):
+    rows = dataset.split_table(crystals(), 0.3, 3)
+    dataset.write_split(tmp_path / "split.csv", rows)
+    assert dataset.read_split(tmp_path / "split.csv") == rows
+
+
+def test_bad_splits_are_refused(tmp_path):
+    rows = crystals()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        dataset.split_table(rows, 1.0, 1)
+    with pytest.raises(ValueError, match="train, held_out"):
+        dataset.split_table(rows, 0.3, 1, hosts="both")
+    with pytest.raises(ValueError, match="twice"):
+        dataset.split_table([*rows, rows[0]], 0.3, 1)
+    with pytest.raises(ValueError, match="has one crystal"):
+        dataset.split_table([*rows, {"material": "a", "space_group": 227}], 0.3, 1)
+    split = dataset.split_table(rows, 0.3, 1)
+    trained = next(row for row in split if row.part == "train")
+    leak = dataset.SplitRow(**{**vars(trained), "part": "held_out"})
+    with pytest.raises(ValueError, match="in training and held out"):
+        dataset.assert_disjoint([*split, leak])
+    twin = dataset.SplitRow(**{**vars(leak), "material": "same crystal under another id"})
+    dataset.write_split(tmp_path / "split.csv", [*split, twin])
+    with pytest.raises(ValueError, match="formula and space group"):
+        dataset.read_split(tmp_path / "split.csv")
+
+
+def test_display_is_the_stated_formula():
+    x = y = np.array([-1.5, -0.5, 0.5, 1.5])
+    image = np.zeros((4, 4))
+    image[1:3, 1:3] = 100.0  # direct beam
+    image[0, 0], image[0, 1], image[0, 2], image[0, 3] = 1.0, 0.1, 1e-4, 1e-7
+    grey = dataset.display(image, x, y, beam_stop=1.0, decades=4, dtype=np.float32)
+    np.testing.assert_array_equal(grey[1:3, 1:3], 0)
+    np.testing.assert_allclose(grey[0], [1, 0.75, 0, 0], atol=1e-6)
+    # scale free, whatever the exposure
+    np.testing.assert_allclose(dataset.display(image * 1e-9, x, y, 1.0, 4, np.float32), grey, atol=1e-6)
+    bright = dataset.display(image, x, y, beam_stop=0.0, decades=4, dtype=np.float32)
+    assert bright[1, 1] == 1 and bright[0, 0] == pytest.approx(0.5, abs=1e-6)
+    assert not dataset.display(np.zeros((2, 4, 4)), x, y, 1.0, 4).any()
+
+
+def test_display_scales_each_pattern_by_itself_and_refuses_a_stop_over_everything():
+    x = y = np.array([-1.5, -0.5, 0.5, 1.5])
+    stack = np.random.default_rng(1).uniform(0, 1, (2, 3, 4, 4))
+    grey = dataset.display(stack, x, y, 1.0, 4)
+    assert grey.dtype == np.float16 and grey.shape == stack.shape
+    assert (grey.max(axis=(-2, -1)) == 1).all()
+    with pytest.raises(ValueError, match="hides all"):
+        dataset.display(stack, x, y, 10.0, 4)
+
+
+def test_true_labels_know_equivalent_axes():
+    table = labels.label_table()
+    np.testing.assert_array_equal(
+        dataset.true_labels(table, 225, [(-1, 1, 0), (3, 1, -2)]),
+        dataset.true_labels(table, 225, [(0, 1, 1), (1, 2, 3)]),
+    )
+    with pytest.raises(ValueError, match="add both"):
+        dataset.true_labels(table, 225, [(0, 1, 5)])
+
+
+def test_images_are_those_of_the_files_and_their_digest_follows_the_data(tmp_path):
+    axes = [(0, 0, 1), (0, 1, 1)]
+    table = labels.label_table([221, 225], axes)
+    rng = np.random.default_rng(0)
+    rows = [dataset.SplitRow(name, group, "", "", False, "train", True) for name, group in (("a", 221), ("b", 225))]
+    stored = {}
+    for row, snapshots in zip(rows, (1, 2), strict=True):
+        stored[row.material] = rng.uniform(0, 1, (2, 1, 2, snapshots, 8, 8))
+        write_patterns(tmp_path / f"{row.material}.nc", stored[row.material], axes)
+    files = {row.material: tmp_path / f"{row.material}.nc" for row in rows}
+    found = dataset.load_images(files, rows, table, 1.0, 4.0)
+    assert found.images.shape == (4 + 8, 8, 8)
+    np.testing.assert_array_equal(found.material, [0] * 4 + [1] * 8)
+    label = labels.label_of(table)
+    assert found.labels[:4].tolist() == [label[(221, axes[0])]] * 2 + [label[(221, axes[1])]] * 2
+    read = dataset.read_patterns(files["a"])
+    np.testing.assert_array_equal(
+        found.images[1], dataset.display(read.intensity, read.x, read.y, 1.0, 4.0)[0, 0, 1, 0]
+    )
+    assert found.digest == dataset.load_images(files, rows, table, 1.0, 4.0).digest
+    stored["b"][1, 0, 1, 1, 0, 0] += 0.5
+    write_patterns(files["b"], stored["b"], axes)
+    assert found.digest != dataset.load_images(files, rows, table, 1.0, 4.0).digest
+    with pytest.raises(ValueError, match="no pattern file"):
+        dataset.load_images({"a": files["a"]}, rows, table, 1.0, 4.0)
+
+
+def test_files_that_are_no_patterns_are_named(tmp_path):
+    with netCDF4.Dataset(tmp_path / "other.nc", "w") as file:
+        file.createDimension("x", 2)
+    with pytest.raises(ValueError, match=r"other\.nc: no variable intensity"):
+        dataset.read_patterns(tmp_path / "other.nc")
+    bad = np.ones((1, 1, 1, 1, 4, 4))
+    bad[..., 0] = np.nan
+    write_patterns(tmp_path / "nan.nc", bad, [(0, 0, 1)])
+    with pytest.raises(ValueError, match="not finite"):
+        dataset.read_patterns(tmp_path / "nan.nc")

@@ -1,0 +1,272 @@
+"""Training from tables and pattern files to weights, predictions and card, with a tiny network on tiny images."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import netCDF4
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from defraction import dataset, evaluation
+from defraction.learning import infer, labels, model, train
+
+AXES = [(0, 0, 1), (0, 1, 1)]
+GROUPS = [221, 225]
+SETTINGS = {
+    "architecture": "resnet18",
+    "display": {"beam_stop": 1.0, "decades": 3.0},
+    "augmentation": {"rotation": 10.0, "shift": 1.0, "scale": 0.02},
+    "epochs": 3,
+    "batch_size": 8,
+    "learning_rate": 2e-3,
+    "weight_decay": 0.01,
+    "label_smoothing": 0.0,
+    "precision": "fp32",
+    "monitor": 16,
+}
+PIXELS = 32
+
+
+def write_patterns(path, group, spacing):
+    """Spots of the allowed reflections, `spacing` pixels per reciprocal lattice vector, at three camera lengths."""
+    y, x = np.mgrid[:PIXELS, :PIXELS] - (PIXELS - 1) / 2
+    images = np.full((len(AXES), 1, 3, 1, PIXELS, PIXELS), 1e-6)
+    for i, axis in enumerate(AXES):
+        across = np.cross(axis, (1, 0, 0)) / np.linalg.norm(np.cross(axis, (1, 0, 0)))
+        for h in labels.allowed_reflections(group, axis, 6):
+            for c in range(3):
+                px, py = h[0] * spacing * (1 + 0.1 * c), h @ across * spacing * (1 + 0.1 * c)
+                images[i, 0, c, 0] += np.exp(-((x - px) ** 2 + (y - py) ** 2) / 1.5)
+    with netCDF4.Dataset(path, "w") as file:
+        for name, size in zip(dataset.PATTERN_DIMENSIONS, images.shape, strict=True):
+            file.createDimension(name, size)
+        file.createDimension("index", 3)
+        file.createVariable("intensity", "f4", dataset.PATTERN_DIMENSIONS)[:] = images
+        file.createVariable("uvw", "i4", ("zone_axis", "index"))[:] = AXES
+        file.createVariable("voltage", "f8", ("voltage",))[:] = [200.0]
+        file.createVariable("camera_length", "f8", ("camera_length",))[:] = [0.8, 0.88, 0.96]
+        for name in ("x", "y"):
+            file.createVariable(name, "f8", (name,))[:] = x[0] / 2
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Eight crystals, their split and the label table; returns the folder and the pattern files."""
+    folder = tmp_path_factory.mktemp("study")
+    files, crystals = {}, []
+    for group in GROUPS:
+        for i, spacing in enumerate((3.0, 3.4, 3.8, 4.2)):
+            name = f"m{group}-{i}"
+            files[name] = folder / f"{name}.nc"
+            write_patterns(files[name], group, spacing)
+            crystals.append({"material": name, "space_group": group, "formula": name, "prototype": "p"})
+    dataset.write_split(folder / "split.csv", dataset.split_table(crystals, 0.25, 1))
+    labels.write_labels(folder / "labels.csv", GROUPS, AXES)
+    return folder, files
+
+
+def run(study, out, restart=None, **changes):
+    folder, files = study
+    out.mkdir(exist_ok=True)
+    options = {"seed": 5, "threads": 1, "device": "cpu", "checkpoint_minutes": 0.0}
+    options.update({key: changes.pop(key) for key in list(changes) if key in options})
+    outputs = (out / "model.safetensors", out / "card.json", out / "history.csv")
+    tables = (folder / "split.csv", folder / "labels.csv")
+    train.train(files, *tables, *outputs, {**SETTINGS, **changes}, restart_dir=restart or out / "restart", **options)
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def unbroken(study, tmp_path_factory):
+    return run(study, tmp_path_factory.mktemp("unbroken"))
+
+
+def same_weights(first, second):
+    a, b = load_file(first), load_file(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+CHILD = """
+import json, sys
+from defraction.learning import train
+arguments = json.loads(sys.argv[1])
+train.train(**arguments)
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_bits(study, unbroken, tmp_path, root):
+    folder, files = study
+    arguments = {
+        "patterns": {name: str(path) for name, path in files.items()},
+        "split": str(folder / "split.csv"),
+        "labels": str(folder / "labels.csv"),
+        "weights": str(tmp_path / "killed.safetensors"),
+        "card": str(tmp_path / "killed.json"),
+        "history": str(tmp_path / "killed.csv"),
+        "settings": SETTINGS,
+        "seed": 5,
+        "restart_dir": str(tmp_path / "restart"),
+        "device": "cpu",
+        "threads": 1,
+        "checkpoint_minutes": 0.0,
+    }
+    environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(arguments)], env=environment)
+    checkpoint = tmp_path / "restart" / train.CHECKPOINT
+    until = time.monotonic() + 120
+    while time.monotonic() < until and child.poll() is None:
+        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["step"] >= 3:
+            break
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    reached = torch.load(checkpoint, weights_only=True)["step"]
+    steps = int(list(csv.DictReader(unbroken[2].open()))[-1]["step"])
+    assert 3 <= reached < steps
+    assert not (tmp_path / "killed.safetensors").exists()
+
+    outputs = run(study, tmp_path / "resumed", restart=tmp_path / "restart")
+    assert same_weights(outputs[0], unbroken[0])
+    kept = [column for column in train.HISTORY_COLUMNS if column != "seconds"]
+    histories = [[[row[c] for c in kept] for row in csv.DictReader(path.open())] for path in (outputs[2], unbroken[2])]
+    assert histories[0] == histories[1]
+
+
+def test_same_seed_same_predictions_other_seed_others(study, unbroken, tmp_path):
+    folder, files = study
+    again, other = run(study, tmp_path / "again"), run(study, tmp_path / "other", seed=6)
+    assert same_weights(again[0], unbroken[0])
+    assert not same_weights(other[0], unbroken[0])
+    found = []
+    for outputs in (unbroken, again, other):
+        target = tmp_path / "predictions.nc"
+        infer.predict_clean(files, folder / "split.csv", *outputs[:2], target, copies=2, device="cpu", threads=1)
+        found.append(evaluation.read_predictions(target))
+    np.testing.assert_array_equal(found[0].log_probability, found[1].log_probability)
+    assert not np.array_equal(found[0].log_probability, found[2].log_probability)
+    held_out = [row for row in dataset.read_split(folder / "split.csv") if row.part == "held_out"]
+    assert found[0].materials == [row.material for row in held_out]
+    assert found[0].log_probability.shape == (
+        2,
+        2,
+        1,
+        3,
+        1,
+        2,
+        labels.number_of_labels(labels.label_table(GROUPS, AXES)),
+    )
+    np.testing.assert_allclose(np.exp(found[0].log_probability).sum(axis=-1), 1, atol=1e-5)
+
+
+def test_checkpoints_of_other_settings_are_not_resumed(study, unbroken, tmp_path, caplog):
+    restart = unbroken[0].parent / "restart"
+    before = (restart / train.CHECKPOINT).read_bytes()
+    copy = tmp_path / "restart"
+    copy.mkdir()
+    (copy / train.CHECKPOINT).write_bytes(before)
+    outputs = run(study, tmp_path / "changed", restart=copy, weight_decay=0.5, epochs=1)
+    assert "belongs to other settings" in caplog.text
+    assert len(list(csv.DictReader(outputs[2].open()))) == 1
+
+
+def test_a_small_set_is_learned_by_heart(study, tmp_path):
+    folder, files = study
+    quiet = {"rotation": 0.0, "shift": 0.0, "scale": 0.0}
+    outputs = run(study, tmp_path / "fit", epochs=12, augmentation=quiet, checkpoint_minutes=9.0)
+    target = tmp_path / "train.nc"
+    infer.predict_clean(
+        files, folder / "split.csv", *outputs[:2], target, copies=4, device="cpu", threads=1, part="train"
+    )
+    found = evaluation.read_predictions(target)
+    assert found.log_probability.shape[5] == 1  # no rotation learned, none tested
+    table = labels.read_labels(folder / "labels.csv")
+    assert evaluation.pattern_credits(found, table)[0].mean() == 1
+
+
+def test_card_and_weights_round_trip(unbroken, tmp_path):
+    network, card = model.load(*unbroken[:2])
+    assert card["architecture"] == "resnet18" and not network.training
+    assert card["settings"]["epochs"] == 3 and card["image"] == {"pixels": PIXELS, "pixel_size_mm": 0.5}
+    assert len(card["data"]["training_digest"]) == 64 and "nothing was chosen" in card["selection"]
+    model.save(network, card, tmp_path / "m.safetensors", tmp_path / "m.json")
+    assert same_weights(tmp_path / "m.safetensors", unbroken[0])
+    card["labels"] = card["labels"][:-1]
+    (tmp_path / "m.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="train again"):
+        model.load(tmp_path / "m.safetensors", tmp_path / "m.json")
+
+
+def test_a_pattern_of_another_detector_is_refused(unbroken, tmp_path, study):
+    _, files = study
+    _, card = model.load(*unbroken[:2])
+    card["image"]["pixel_size_mm"] = 0.25
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    source = next(iter(files.values()))
+    with pytest.raises(ValueError, match=r"0\.5000 mm, the network was trained on"):
+        infer.predict_condition(source, 225, unbroken[0], tmp_path / "card.json", tmp_path / "p.nc", device="cpu")
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_networks_take_one_channel_and_start_as_identity(architecture):
+    torch.manual_seed(0)
+    network = model.build(architecture, 48)
+    assert network.conv1.in_channels == 1 and network.fc.out_features == 48
+    last = "bn2" if architecture == "resnet18" else "bn3"
+    blocks = [block for layer in (network.layer1, network.layer4) for block in layer]
+    assert all(not getattr(block, last).weight.any() for block in blocks)
+    assert network(torch.rand(2, 1, 32, 32)).shape == (2, 48)
+    with pytest.raises(ValueError, match="resnet101"):
+        model.build("resnet20", 48)
+
+
+def test_resampling_turns_shifts_and_magnifies_as_documented():
+    """A spot at (x, y) = (+8, 0) px turned by 90 degrees (x towards y) comes to (0, +8): downwards as drawn."""
+    image = torch.zeros(1, 1, 33, 33)
+    image[0, 0, 16, 24] = 1.0  # row y, column x
+
+    def moved(angle=0.0, shift=(0.0, 0.0), scale=1.0):
+        out = train.resample(image, np.array([angle]), np.array([shift]), np.array([scale]))[0, 0]
+        row, column = divmod(int(out.argmax()), 33)
+        return column - 16, row - 16
+
+    assert moved() == (8, 0)
+    assert moved(angle=np.pi / 2) == (0, 8)
+    assert moved(shift=(2 / 33 * 3, 2 / 33 * -2)) == (11, -2)
+    assert moved(scale=1.5) == (12, 0)
+    assert moved(np.pi / 2, (2 / 33, 0.0), 1.5) == (1, 12)
+
+
+def test_augmentation_of_nothing_changes_nothing():
+    images = torch.rand(3, 1, 16, 16)
+    none = {"rotation": 0.0, "shift": 0.0, "scale": 0.0}
+    assert train.augment(images, np.random.default_rng(0), none) is images
+
+
+def test_learning_rate_rises_once_and_falls_to_zero():
+    rates = [train.one_cycle(step, 100, 1e-3, 0.2) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-3 / 25) and max(rates) == rates[20] == pytest.approx(1e-3)
+    assert rates[-1] < 1e-3 / 500
+    assert (np.diff(rates[:21]) > 0).all() and (np.diff(rates[20:]) < 0).all()
+
+
+def test_copies_spread_over_the_trained_range():
+    assert infer.copy_angles(1, 180).tolist() == [0]
+    assert infer.copy_angles(4, 0).tolist() == [0]
+    np.testing.assert_allclose(infer.copy_angles(4, 180), [-67.5, -22.5, 22.5, 67.5])
+    np.testing.assert_allclose(infer.copy_angles(3, 15), [-10, 0, 10])
+    with pytest.raises(ValueError, match="at least 1"):
+        infer.copy_angles(0, 180)
+
+
+def test_evaluation_and_labels_do_not_load_torch(root):
+    modules = "defraction.evaluation, defraction.dataset, defraction.learning.labels"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -1,0 +1,193 @@
+"""Label probabilities of a trained network for pattern files, written as netCDF for the evaluation.
+
+Prediction file: `log_probability (material, zone_axis, voltage, camera_length, snapshot, copy, label)`, natural
+logarithms; `true_label (material, zone_axis)`; `space_group (material)`. A file of one condition has one material.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import numpy as np
+import torch
+
+from defraction.dataset import display, read_patterns, read_split, true_labels
+from defraction.learning import model
+from defraction.learning.labels import LabelRow, axis_name, parse_axis
+from defraction.learning.train import resample
+
+log = logging.getLogger(__name__)
+
+DIMENSIONS = ("material", "zone_axis", "voltage", "camera_length", "snapshot", "copy", "label")
+
+
+def predict_condition(
+    patterns: Path | str,
+    space_group: int,
+    weights: Path | str,
+    card: Path | str,
+    output: Path | str,
+    copies: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    batch: int = 128,
+    condition: str = "",
+) -> None:
+    """Predict every pattern of one condition; `space_group` is that of the perfect host, whose labels are the truth.
+
+    Args:
+        patterns: pattern file of the condition. weights, card: what `train` wrote. output: netCDF to write.
+        copies: in-plane rotated copies of each pattern, evenly spread over the range the network was trained for
+            (`copy_angles`); a network trained without rotation gets one copy.
+        device: auto, cpu or gpu. threads: CPU threads. batch: patterns at a time.
+        condition: name kept in the file; default: the stem of `patterns`.
+
+    Raises ValueError if image size or pixel size differ from those the network was trained on.
+    """
+    _predict(
+        {condition or Path(patterns).stem: (patterns, space_group)},
+        weights,
+        card,
+        output,
+        copies,
+        device,
+        threads,
+        batch,
+    )
+
+
+def predict_clean(
+    patterns: Mapping[str, Path | str],
+    split: Path | str,
+    weights: Path | str,
+    card: Path | str,
+    output: Path | str,
+    copies: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    batch: int = 128,
+    part: str = "held_out",
+) -> None:
+    """Predict the perfect crystals of one part of the split table into one file; arguments as `predict_condition`.
+
+    Raises ValueError if a crystal of the part has no file in `patterns`.
+    """
+    crystals = [row for row in read_split(split) if row.part == part]
+    missing = [row.material for row in crystals if row.material not in patterns]
+    if missing:
+        raise ValueError(
+            f"no pattern file for {len(missing)} crystals of part {part!r}, first {missing[0]}: simulate them"
+        )
+    jobs = {row.material: (patterns[row.material], row.space_group) for row in crystals}
+    _predict(jobs, weights, card, output, copies, device, threads, batch)
+
+
+def copy_angles(copies: int, rotation: float) -> np.ndarray:
+    """Angles [degree] of the test copies: the middles of `copies` equal parts of the range +- `rotation`.
+
+    One copy, or no rotation, means the pattern as it is. A full turn is divided over 180 degrees only: the zero-order
+    zone has a two-fold axis, so a pattern turned by 180 degrees shows the same again. Raises ValueError below one copy.
+    """
+    if copies < 1:
+        raise ValueError(f"evaluation.rotated_copies is {copies}; it must be at least 1")
+    if copies == 1 or rotation == 0:
+        return np.zeros(1)
+    half = min(rotation, 90.0)
+    return (2 * np.arange(copies) + 1 - copies) / copies * half
+
+
+def _predict(
+    jobs: Mapping[str, tuple[Path | str, int]],
+    weights: Path | str,
+    card_path: Path | str,
+    output: Path | str,
+    copies: int,
+    device: str,
+    threads: int | None,
+    batch: int,
+) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+    target = model.choose_device(device)
+    network, card = model.load(weights, card_path)
+    network = network.to(target)
+    table = [
+        LabelRow(group, parse_axis(axis), label, card["labels"][label]) for group, axis, label in card["label_table"]
+    ]
+    angles = copy_angles(copies, card["settings"]["augmentation"]["rotation"])
+    if len(angles) < copies:
+        log.info("the network was trained without in-plane rotation: one copy of each pattern instead of %d", copies)
+
+    predictions, truths, first = [], [], None
+    for name, (path, space_group) in jobs.items():
+        found = read_patterns(path)
+        _check_image(path, found.x, card["image"])
+        if first is not None and found.intensity.shape != first.intensity.shape:
+            raise ValueError(f"{path}: shape {found.intensity.shape}, others have {first.intensity.shape}")
+        first = found if first is None else first
+        grey = display(found.intensity, found.x, found.y, card["display"]["beam_stop"], card["display"]["decades"])
+        flat = torch.from_numpy(grey.reshape(-1, 1, *grey.shape[-2:]))
+        logs = np.stack([_forward(network, flat, angle, target, card["precision"], batch) for angle in angles], axis=1)
+        predictions.append(logs.reshape(*grey.shape[:4], len(angles), -1))
+        truths.append(true_labels(table, space_group, found.zone_axes))
+        log.info("predicted %s: %d patterns, %d copies", name, len(flat), len(angles))
+
+    with netCDF4.Dataset(output, "w") as file:
+        file.title = "label probabilities of diffraction patterns"
+        file.architecture = card["architecture"]
+        file.training_data_digest = card["data"]["training_digest"]
+        sizes = (len(jobs), *first.intensity.shape[:4], len(angles), len(card["labels"]))
+        for name, size in zip(DIMENSIONS, sizes, strict=True):
+            file.createDimension(name, size)
+        _variable(file, "material", str, ("material",), list(jobs), "crystal or condition")
+        _variable(
+            file, "zone_axis", str, ("zone_axis",), [axis_name(axis) for axis in first.zone_axes], "zone axis [uvw]"
+        )
+        _variable(file, "voltage", "f8", ("voltage",), first.voltages, "accelerating voltage", "kV")
+        _variable(file, "camera_length", "f8", ("camera_length",), first.camera_lengths, "camera length", "m")
+        _variable(file, "copy", "f8", ("copy",), angles, "in-plane rotation of the copy", "degree")
+        _variable(file, "label", str, ("label",), card["labels"], "label: members of the appearance class")
+        groups = [space_group for _, space_group in jobs.values()]
+        _variable(file, "space_group", "i4", ("material",), groups, "space group of the perfect crystal")
+        _variable(
+            file, "true_label", "i4", ("material", "zone_axis"), np.stack(truths), "label of the perfect crystal", "1"
+        )
+        _variable(
+            file, "log_probability", "f4", DIMENSIONS, np.stack(predictions), "natural log of P(label | pattern)", "1"
+        )
+
+
+def _check_image(path: Path | str, x: np.ndarray, image: Mapping[str, Any]) -> None:
+    pixel = float(np.diff(x).mean())
+    if len(x) != image["pixels"] or not np.isclose(pixel, image["pixel_size_mm"], rtol=1e-3):
+        raise ValueError(
+            f"{path}: {len(x)} pixels of {pixel:.4f} mm, the network was trained on {image['pixels']} of "
+            f"{image['pixel_size_mm']:.4f} mm; simulate with the detector of the training or train again"
+        )
+
+
+def _forward(
+    network: torch.nn.Module, images: torch.Tensor, angle: float, target: torch.device, precision: str, batch: int
+) -> np.ndarray:
+    out = []
+    with torch.inference_mode(), torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16"):
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch].to(target).float()
+            if angle:
+                n = len(part)
+                part = resample(part, np.full(n, np.radians(angle)), np.zeros((n, 2)), np.ones(n))
+            logits = network(part.contiguous(memory_format=torch.channels_last)).float()
+            out.append(torch.log_softmax(logits, dim=1).cpu().numpy())
+    return np.concatenate(out)
+
+
+def _variable(
+    file: netCDF4.Dataset, name: str, kind: Any, dimensions: Sequence[str], values: Any, long_name: str, units: str = ""
+) -> None:
+    variable = file.createVariable(name, kind, dimensions)
+    variable[:] = np.array(values, dtype=object) if kind is str else np.asarray(values)
+    variable.long_name = long_name
+    if units:
+        variable.units = units
