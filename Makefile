@@ -19,6 +19,7 @@ export GPAW_CONFIG := $(CURDIR)/tools/gpaw_siteconfig.py
 run: setup
 	@$(BIN)/defraction preflight --config $(CONFIG)
 	@$(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES) $(ARGS)
+	@echo "defraction: open results/report.html; the numbers are in results/accuracy.csv"
 
 test: setup
 	$(BIN)/ruff check .

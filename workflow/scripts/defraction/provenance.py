@@ -23,7 +23,6 @@ DISTRIBUTIONS = {
     "gpaw": "gpaw",
     "gpaw_data": "gpaw-data",
     "matplotlib": "matplotlib",
-    "matscipy": "matscipy",
     "netCDF4": "netcdf4",
     "numba": "numba",
     "numpy": "numpy",
