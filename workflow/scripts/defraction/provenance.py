@@ -150,22 +150,25 @@ def verify(records: list[dict]) -> list[str]:
     """
     made = {o["path"]: o["sha256"] for r in records for o in r["outputs"]}
     hashes: dict[str, str | None] = {}
+    changed: dict[tuple[str, str], list[str]] = {}
     faults = []
     for record in records:
-        for item in record["inputs"] + record["outputs"]:
-            path = item["path"]
-            if item["role"] == "code":
-                continue
-            if path not in hashes:
-                hashes[path] = sha256(path) if Path(path).is_file() else None
-            verb = "written" if item in record["outputs"] else "read"
-            if hashes[path] is None:
-                faults.append(f"{path}: is gone ({verb} by {record['record']})")
-            elif hashes[path] != item["sha256"]:
-                faults.append(f"{path}: differs from what was {verb} by {record['record']}")
-            if verb == "read" and made.get(path, item["sha256"]) != item["sha256"]:
-                faults.append(f"{record['record']}: read another version of {path} than the one its maker wrote")
-    return list(dict.fromkeys(faults))
+        for verb, items in (("written", record["outputs"]), ("read", record["inputs"])):
+            for item in items:
+                path = item["path"]
+                if item["role"] == "code":
+                    continue
+                if path not in hashes:
+                    hashes[path] = sha256(path) if Path(path).is_file() else None
+                if hashes[path] != item["sha256"]:
+                    changed.setdefault((path, verb), []).append(record["record"])
+                if verb == "read" and made.get(path, item["sha256"]) != item["sha256"]:
+                    faults.append(f"{record['record']}: read another version of {path} than the one its maker wrote")
+    for (path, verb), names in changed.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        state = "is gone;" if hashes[path] is None else "differs from what"
+        faults.append(f"{path}: {state} was {verb} by {names[0]}{more}")
+    return faults
 
 
 def cost(records: list[dict]) -> list[dict]:
