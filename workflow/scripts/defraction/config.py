@@ -268,7 +268,7 @@ class Display(Section):
     """Display transform applied when patterns are read (physics of the classifier)."""
 
     beam_stop: float = Field(2.0, ge=0, description="radius of the mask over the direct beam [mm]")
-    decades: float = Field(5.0, gt=0, le=12, description="decades of intensity below the brightest unmasked pixel")
+    decades: float = Field(3.0, gt=0, le=12, description="decades of intensity below the brightest unmasked pixel")
 
 
 class Split(Section):
