@@ -528,6 +528,7 @@ if __name__ == "__main__":
     root = Path(__file__).parents[3]
     files = {root / "config/README.md": reference(), root / "config/schema.json": schema()}
     if "--check" in sys.argv:
-        sys.exit("\n".join(f"{f}: is not up to date; run make docs" for f, t in files.items() if f.read_text() != t))
+        stale = [str(file.relative_to(root)) for file, text in files.items() if file.read_text() != text]
+        sys.exit(f"{', '.join(stale)}: not up to date; run make docs" if stale else 0)
     for file, text in files.items():
         file.write_text(text)
