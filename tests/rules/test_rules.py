@@ -1,9 +1,13 @@
 """What every rule has to declare, so that reruns stay exact and records complete."""
 
+import ast
 import re
+import sys
 
 import pytest
 import yaml
+
+from defraction.digest import code_files
 
 
 def rules(root):
@@ -67,3 +71,23 @@ def test_environment_files_pin_every_package(root):
         for entry in yaml.safe_load(file.read_text())["dependencies"]:
             names = entry["pip"] if isinstance(entry, dict) else [entry]
             assert all("=" in n or n in ("pip", "openblas", "cxx-compiler") for n in names), (file.name, names)
+
+
+def test_environments_hold_what_their_scripts_import(root, bodies):
+    conda = {"yaml": "pyyaml", "netCDF4": "netcdf4", "torch": "pytorch"}
+    optional = {"cupy", "cupyx", "mp_api"}
+    for name, body in bodies.items():
+        script = re.search(r"scripts/(\w+\.py)", body)[1]
+        environment = re.search(r"envs/(\w+\.yaml)", body)[1]
+        entries = yaml.safe_load((root / "workflow/envs" / environment).read_text())["dependencies"]
+        listed = [n for e in entries for n in (e["pip"] if isinstance(e, dict) else [e])]
+        packages = {re.split(r"[ =<>]", n)[0] for n in listed}
+        imported = set()
+        for file in code_files(script):
+            for node in ast.walk(ast.parse((root / file).read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add(node.module.split(".")[0])
+        foreign = imported - set(sys.stdlib_module_names) - optional - {"defraction"}
+        assert {conda.get(m, m) for m in foreign} <= packages, (name, environment)
