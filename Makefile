@@ -56,4 +56,4 @@ format: setup
 
 # After a change of pyproject.toml's dependencies: pin again. By hand, so that nobody gets other versions than tested.
 pins: | $(UV)
-	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-header pyproject.toml -o requirements.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --extra peers --no-header pyproject.toml -o requirements.txt

@@ -11,11 +11,11 @@ from ase.build import make_supercell
 
 from defraction.diffraction import direct, geometry, laue, laue_array, patterns, planes, sampling
 from defraction.diffraction.backend import select_backend
-from defraction.diffraction.geometry import Detector
-from defraction.diffraction.laue import Beam
+from defraction.diffraction.geometry import Beam, Detector
+from defraction.diffraction.scattering import Factors
 from defraction.diffraction.specimen import Specimen
 
-TABLE = "c4322"
+FACTORS = Factors()
 SIGMA = 0.5
 TRICLINIC = np.array([[3.9, 0, 0], [0.7, 4.4, 0], [-0.5, 0.6, 5.1]])
 
@@ -64,7 +64,7 @@ def electrons(voltage, camera_length, width, pixels, flat=False) -> Beam:
 def truth(view, beam):
     """The direct sum, with two more samples per pixel and axis than the engine takes."""
     axes = laue.plan(view, beam, SIGMA)
-    return direct.intensity(view, beam, SIGMA, TABLE, tuple(axis.per_pixel + 2 for axis in axes))
+    return direct.intensity(view, beam, SIGMA, FACTORS, tuple(axis.per_pixel + 2 for axis in axes))
 
 
 def assert_agree(found, expected, bound):
@@ -91,7 +91,7 @@ CRYSTALS = {
 def test_laue_equals_the_sum_over_all_atoms(name, model, axis, beam):
     view = Specimen.from_atoms(CRYSTALS[name]()).view(axis, model)
     beam = electrons(*beam, flat=model == "article")
-    assert_agree(laue.intensities([view], [beam], SIGMA, TABLE)[0], truth(view, beam), laue.ERROR_BOUND)
+    assert_agree(laue.intensities([view], [beam], SIGMA, FACTORS)[0], truth(view, beam), laue.ERROR_BOUND)
 
 
 @pytest.mark.parametrize("model", ["physical", "article"])
@@ -102,7 +102,7 @@ def test_nufft_equals_the_sum_over_all_atoms(model, axis):
     plate.info["reference_cell"] = np.diag([4.05] * 3).tolist()
     view = Specimen.from_atoms(plate).view(axis, model)
     beam = electrons(300.0, 0.5, 50.0, 20, flat=model == "article")
-    assert_agree(planes.intensity(view, beam, SIGMA, TABLE), truth(view, beam), planes.ERROR_BOUND)
+    assert_agree(planes.intensity(view, beam, SIGMA, FACTORS), truth(view, beam), planes.ERROR_BOUND)
 
 
 def test_sheared_planes_equal_unsheared_ones():
@@ -112,8 +112,8 @@ def test_sheared_planes_equal_unsheared_ones():
     beam = electrons(300.0, 0.5, 50.0, 20)
     assert np.linalg.norm(planes.Grid.plan(view, beam, SIGMA).shear) > 0.5
     assert_agree(
-        planes.intensity(view, beam, SIGMA, TABLE),
-        laue.intensities([view], [beam], SIGMA, TABLE)[0],
+        planes.intensity(view, beam, SIGMA, FACTORS),
+        laue.intensities([view], [beam], SIGMA, FACTORS)[0],
         planes.ERROR_BOUND,
     )
 
@@ -122,8 +122,8 @@ def test_sheared_planes_equal_unsheared_ones():
 def test_array_code_equals_compiled_code(model):
     view = Specimen.from_atoms(beta_manganese((12, 9, 5))).view((1, 2, 3), model)
     beam = electrons(200.0, 0.8, 24.0, 24, flat=model == "article")
-    arrays = laue_array.intensities([view], [beam], SIGMA, TABLE, select_backend("cpu"), 0.1)
-    assert_agree(laue.intensities([view], [beam], SIGMA, TABLE)[0], arrays[0].astype(float), laue.ERROR_BOUND)
+    arrays = laue_array.intensities([view], [beam], SIGMA, FACTORS, select_backend("cpu"), 0.1)
+    assert_agree(laue.intensities([view], [beam], SIGMA, FACTORS)[0], arrays[0].astype(float), laue.ERROR_BOUND)
 
 
 def test_large_block_in_single_precision():
@@ -131,17 +131,17 @@ def test_large_block_in_single_precision():
     atoms = crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)}, (40, 30, 20))
     view = Specimen.from_atoms(atoms).view((1, 1, 2))
     beam = electrons(200.0, 0.5, 63.5, 48)
-    arrays = laue_array.intensities([view], [beam], SIGMA, TABLE, select_backend("cpu"), 0.1)
-    assert_agree(laue.intensities([view], [beam], SIGMA, TABLE)[0], arrays[0].astype(float), laue.ERROR_BOUND)
+    arrays = laue_array.intensities([view], [beam], SIGMA, FACTORS, select_backend("cpu"), 0.1)
+    assert_agree(laue.intensities([view], [beam], SIGMA, FACTORS)[0], arrays[0].astype(float), laue.ERROR_BOUND)
 
 
 def test_sampling_has_converged(monkeypatch):
     view = Specimen.from_atoms(beta_manganese((20, 15, 10))).view((0, 1, 2))
     beam = electrons(300.0, 0.5, 63.5, 48)
-    once = laue.intensities([view], [beam], SIGMA, TABLE)[0]
+    once = laue.intensities([view], [beam], SIGMA, FACTORS)[0]
     enough = sampling.guard(SIGMA)
     monkeypatch.setattr(sampling, "guard", lambda sigma: enough + 3.0)
-    finer = laue.intensities([view], [beam], SIGMA, TABLE)[0].astype(float)
+    finer = laue.intensities([view], [beam], SIGMA, FACTORS)[0].astype(float)
     assert_agree(once, finer, laue.ERROR_BOUND)
 
 
@@ -167,7 +167,7 @@ def structure_factors(atoms: Atoms, hkl: np.ndarray) -> np.ndarray:
     view = Specimen.from_atoms(atoms).view((0, 0, 1))
     q = hkl @ geometry.reciprocal_cell(view.cell)
     origin = 0.5 * (atoms.positions.min(axis=0) + atoms.positions.max(axis=0))
-    return direct.amplitudes(view, q, TABLE) * np.exp(2j * np.pi * q @ origin)
+    return direct.amplitudes(view, q, FACTORS) * np.exp(2j * np.pi * q @ origin)
 
 
 @pytest.mark.parametrize("name", REFERENCE)
@@ -221,7 +221,7 @@ def test_flat_plane_is_symmetric_and_the_sphere_is_not():
     for model in ("article", "physical"):
         view = Specimen.from_atoms(atoms).view((1, 1, 1), model)
         beam = electrons(120.0, 0.3, 40.0, 32, flat=model == "article")
-        images[model] = laue.intensities([view], [beam], SIGMA, TABLE)[0]
+        images[model] = laue.intensities([view], [beam], SIGMA, FACTORS)[0]
     flat, sphere = images["article"], images["physical"]
     assert np.abs(flat - flat[::-1, ::-1]).max() < 1e-6 * flat.max()
     outside = np.s_[:8]
@@ -241,7 +241,7 @@ def test_spots_are_where_geometry_puts_them(rows):
     plate.info.update(repeat=[24, 20, 3], reference_cell=unit.cell[:].tolist())
     view = Specimen.from_atoms(plate).view(tuple(rows[2]))
     beam = electrons(300.0, 1.0, 63.5, 256)
-    image = laue.intensities([view], [beam], SIGMA, TABLE)[0].astype(float)
+    image = laue.intensities([view], [beam], SIGMA, FACTORS)[0].astype(float)
     cubic = unit.cell[:] @ geometry.zone_frame(unit.cell[:], tuple(rows[2])).T
     g = nodes(4) @ geometry.reciprocal_cell(cubic)
     zero_order = np.abs(g[:, 2]) < 1e-9
@@ -264,7 +264,7 @@ def test_image_is_the_one_of_the_conventions_page():
     atoms = Atoms("AuFeAl", cell=cell, positions=[[0.0, 0.0, 0.0], [1.9, 0.4, 0.3], [4.5, 14.0, 14.9]], pbc=True)
     settings = {
         "model": "physical",
-        "scattering_factors": TABLE,
+        "scattering_factors": "c4322",
         "zone_axes": [[1, 2, 3]],
         "voltages": [20.0],  # a strongly curved sphere: the image has no centre of symmetry
         "camera_lengths": [0.18],
@@ -318,12 +318,12 @@ def test_pattern_turns_with_the_crystal():
     turned.positions = atoms.positions @ turn
     beam = electrons(200.0, 0.8, 24.0, 24)
     views = [Specimen.from_atoms(a).view((0, 0, 1)) for a in (atoms, turned)]
-    image, other = laue.intensities(views, [beam, beam], SIGMA, TABLE)
+    image, other = laue.intensities(views, [beam, beam], SIGMA, FACTORS)
     # (X, Y) goes to (-Y, X): pixel [row, column] to [column, 23 - row], clockwise as drawn
     assert_agree(other, np.rot90(image, -1).astype(float), laue.ERROR_BOUND)
     # and with its reference cell turned too, nothing changes
     turned.info["reference_cell"] = (np.diag([4.0, 4.0, 4.0]) @ turn).tolist()
-    again = laue.intensities([Specimen.from_atoms(turned).view((0, 0, 1))], [beam], SIGMA, TABLE)[0]
+    again = laue.intensities([Specimen.from_atoms(turned).view((0, 0, 1))], [beam], SIGMA, FACTORS)[0]
     assert_agree(again, image.astype(float), laue.ERROR_BOUND)
 
 
@@ -334,7 +334,7 @@ def test_equivalent_axes_of_a_cubic_crystal():
     cycled = atoms.copy()
     cycled.positions = np.roll(atoms.positions, 1, axis=1)
     views = [Specimen.from_atoms(a).view((0, 1, 2)) for a in (atoms, cycled)]
-    same = laue.intensities(views, [beam, beam], SIGMA, TABLE)
+    same = laue.intensities(views, [beam, beam], SIGMA, FACTORS)
     assert_agree(same[1], same[0].astype(float), laue.ERROR_BOUND)
 
 
@@ -362,7 +362,7 @@ def test_direct_beam_holds_what_it_must():
     atoms = crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)}, (40, 30, 5))
     settings = {
         "model": "physical",
-        "scattering_factors": TABLE,
+        "scattering_factors": "c4322",
         "zone_axes": [[0, 0, 1]],
         "voltages": [200.0],
         "camera_lengths": [1.2],
@@ -382,6 +382,6 @@ def test_direct_beam_holds_what_it_must():
 def test_wider_response_keeps_the_electrons():
     view = Specimen.from_atoms(strained((20, 20, 8))).view((0, 0, 1))
     beam = electrons(200.0, 1.2, 20.0, 96)
-    narrow, wide = (laue.intensities([view], [beam], sigma, TABLE)[0].astype(float) for sigma in (0.4, 0.9))
+    narrow, wide = (laue.intensities([view], [beam], sigma, FACTORS)[0].astype(float) for sigma in (0.4, 0.9))
     assert wide.max() < 0.8 * narrow.max()
     assert wide.sum() == pytest.approx(narrow.sum(), rel=2e-3)  # only what crosses the edge of the detector

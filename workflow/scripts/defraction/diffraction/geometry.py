@@ -65,6 +65,33 @@ class Detector:
         return np.asarray(position) / self.pitch + 0.5 * (self.pixels - 1)
 
 
+@dataclass(frozen=True)
+class Beam:
+    """Electrons of wave number ``k`` = 1/lambda [1/Å] on a detector; ``flat``: q on a plane, not on the sphere.
+
+    ``direction``: x and y components of the unit vector along which the electrons arrive. The optic axis is z and the
+    detector stays perpendicular to it, so the pattern moves with the beam: q = k (n - n_beam).
+    """
+
+    k: float
+    detector: Detector
+    flat: bool = False
+    direction: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def pixel(self) -> float:
+        """Width of a pixel in reciprocal space at the centre of the detector [1/Å]."""
+        return self.k * self.detector.pitch / self.detector.distance
+
+    @property
+    def origin(self) -> np.ndarray:
+        """k (n_beam - z) [1/Å], shape (3,): subtracted from the q of a beam along z; its z is 0 for a flat plane."""
+        x, y = self.direction
+        square = x * x + y * y
+        z = 0.0 if self.flat else -square / (1.0 + math.sqrt(1.0 - square))
+        return self.k * np.array([x, y, z])
+
+
 def scattering_vectors(x: np.ndarray, y: np.ndarray, k: float, distance: float, flat: bool = False) -> np.ndarray:
     """Return q [1/Å], shape (..., 3), of detector positions x, y [mm] at ``distance`` [mm] for k = 1/lambda [1/Å].
 

@@ -23,7 +23,8 @@ import numpy as np
 from numba import njit, prange
 
 from defraction.diffraction import sampling, scattering
-from defraction.diffraction.geometry import Detector, scattering_vectors
+from defraction.diffraction.geometry import Beam, scattering_vectors
+from defraction.diffraction.scattering import Factors
 from defraction.diffraction.specimen import View, lattice_weights
 
 logger = logging.getLogger(__name__)
@@ -37,25 +38,6 @@ TAPS_BEFORE = TAPS // 2 - 1
 RULES = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
 _inline = njit(**RULES)
 _kernel = njit(parallel=True, **RULES)
-
-
-@dataclass(frozen=True)
-class Beam:
-    """Electrons of wave number ``k`` = 1/lambda [1/Å] on a detector; ``flat``: q on a plane, not on the sphere."""
-
-    k: float
-    detector: Detector
-    flat: bool = False
-
-    @property
-    def pixel(self) -> float:
-        """Width of a pixel in reciprocal space at the centre of the detector [1/Å]."""
-        return self.k * self.detector.pitch / self.detector.distance
-
-    def corner(self, sigma: float) -> float:
-        """Return the tangent of the largest scattering angle that is sampled along one axis."""
-        half = (0.5 * self.detector.pixels + sampling.padding(sigma)) * self.detector.pitch
-        return half / self.detector.distance
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,7 @@ ATOM_DIAMETER = 6.0
 
 def plan(view: View, beam: Beam, sigma: float) -> tuple[_Axis, _Axis]:
     """Return the samples along x and y; the slope of the Ewald sphere adds part of the thickness to the extent."""
-    slope = 0.0 if beam.flat else beam.corner(sigma)
+    slope = 0.0 if beam.flat else sampling.largest_tangent(beam, sigma)
     block = view.extent()
     cell = np.ptp(view.positions, axis=0)
     axes = []
@@ -107,16 +89,16 @@ def cost(view: View, beam: Beam, sigma: float) -> float:
     return 1e-9 * x.coarse * y.coarse * len(view.positions) + 5e-9 * x.fine * y.fine
 
 
-def intensities(views: Sequence[View], beams: Sequence[Beam], sigma: float, table: str) -> np.ndarray:
+def intensities(views: Sequence[View], beams: Sequence[Beam], sigma: float, factors: Factors) -> np.ndarray:
     """Return the mean of |A|^2 cos^3(2 theta) over every pixel [Å^2], with the response, float32 (pattern, y, x).
 
     Pattern i is ``views[i]`` in ``beams[i]``; all detectors have the same number of pixels. Times pitch^2 / distance^2
-    it is the integral of |A|^2 over the pixel's solid angle. ``sigma`` [px] of the response; ``table`` of scattering
-    factors.
+    it is the integral of |A|^2 over the pixel's solid angle. ``sigma`` [px] of the response; ``factors``: the
+    scattering factors.
     """
     pixels = beams[0].detector.pixels
     plans = [plan(view, beam, sigma) for view, beam in zip(views, beams, strict=True)]
-    setup = _Setup.build(views, beams, plans, sigma, table)
+    setup = _Setup.build(views, beams, plans, sigma, factors)
     amplitude = np.empty((2, setup.coarse_start[-1]), dtype=np.float32)
     _cell_amplitudes(
         setup.tasks(setup.coarse[:, 1]), setup.beam, setup.per_pixel, setup.ratio, setup.coarse, setup.coarse_start,
@@ -170,7 +152,7 @@ class _Setup:
     response_start: np.ndarray  # (pattern, 2)
 
     @classmethod
-    def build(cls, views, beams, plans, sigma: float, table: str) -> "_Setup":
+    def build(cls, views, beams, plans, sigma: float, factors: Factors) -> "_Setup":
         distinct = list({id(view): view for view in views}.values())
         index = {id(view): i for i, view in enumerate(distinct)}
         elements = sorted({element for view in distinct for element in view.elements})
@@ -207,7 +189,7 @@ class _Setup:
                 [view.first[:-1] + start for view, start in zip(distinct, atoms, strict=False)] + [atoms[-1:]]
             ),
             row_of=np.array([elements.index(element) for view in distinct for element in view.elements]),
-            factors=scattering.tabulate(elements, q_max, table),
+            factors=factors.tabulate(elements, q_max),
             cells=np.stack([view.cell for view in distinct]),
             repeats=np.stack([view.repeat for view in distinct]).astype(np.int64),
             lattice=np.stack([lattice_tables(view) for view in distinct]),

@@ -7,22 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from defraction.diffraction import sampling, scattering
+from defraction.diffraction import sampling
 from defraction.diffraction.backend import Backend
-from defraction.diffraction.laue import LATTICE_NODES, Beam, lattice_tables, plan
+from defraction.diffraction.geometry import Beam
+from defraction.diffraction.laue import LATTICE_NODES, lattice_tables, plan
+from defraction.diffraction.scattering import Factors
 from defraction.diffraction.specimen import View
 
 BYTES_PER_SAMPLE = 160  # of the temporary arrays
 
 
 def intensities(
-    views: Sequence[View], beams: Sequence[Beam], sigma: float, table: str, backend: Backend, memory: float
+    views: Sequence[View], beams: Sequence[Beam], sigma: float, factors: Factors, backend: Backend, memory: float
 ) -> np.ndarray:
     """Return what :func:`laue.intensities` returns, computed on ``backend`` within ``memory`` [GiB]."""
-    return np.stack([_intensity(v, b, sigma, table, backend, memory) for v, b in zip(views, beams, strict=True)])
+    return np.stack([_intensity(v, b, sigma, factors, backend, memory) for v, b in zip(views, beams, strict=True)])
 
 
-def _intensity(view: View, beam: Beam, sigma: float, table: str, backend: Backend, memory: float) -> np.ndarray:
+def _intensity(view: View, beam: Beam, sigma: float, factors: Factors, backend: Backend, memory: float) -> np.ndarray:
     xp = backend.xp
     pad, detector = sampling.padding(sigma), beam.detector
     axis_x, axis_y = plan(view, beam, sigma)
@@ -50,8 +52,7 @@ def _intensity(view: View, beam: Beam, sigma: float, table: str, backend: Backen
             for atom in range(view.first[species], view.first[species + 1]):
                 r = positions[atom]
                 phases += weights[atom] * xp.exp(2j * xp.pi * (q[0] * r[0] + q[1] * r[1] + q[2] * r[2]))
-            a, b = scattering.coefficients(element, table)
-            amplitude += phases * sum(ai * xp.exp(-0.25 * bi * length * length) for ai, bi in zip(a, b, strict=True))
+            amplitude += phases * xp.asarray(factors.of(element, backend.to_host(length)))
         squared = (amplitude.real**2 + amplitude.imag**2) * cosine**3
         for axis in range(3):
             h = sum(q[i] * view.cell[axis, i] for i in range(3))

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from defraction.diffraction import laue, laue_array, planes, sampling, scattering
+from defraction.diffraction import laue, laue_array, planes, sampling
 from defraction.diffraction.backend import Backend, select_backend
-from defraction.diffraction.geometry import Detector, relativistic_factor, wavelength
+from defraction.diffraction.geometry import Beam, Detector, relativistic_factor, wavelength
+from defraction.diffraction.scattering import Factors
 from defraction.diffraction.specimen import MODELS, Specimen, View
 from defraction.structures import read_structures
 
@@ -70,8 +71,7 @@ class PatternSet:
         settings = {key: settings[key] for key in SETTINGS}
         if settings["model"] not in MODELS:
             raise ValueError(f"model: {settings['model']!r} is not one of {', '.join(MODELS)}")
-        if settings["scattering_factors"] not in scattering.TABLES:
-            scattering.coefficients("H", settings["scattering_factors"])
+        Factors(settings["scattering_factors"])
         for key in ("zone_axes", "voltages", "camera_lengths"):
             if not len(settings[key]):
                 raise ValueError(f"{key}: the list is empty; give at least one")
@@ -95,11 +95,11 @@ class PatternSet:
         """Return the detector at ``camera_length`` [m]."""
         return Detector(float(camera_length), float(self.settings["detector_width"]), self.settings["pixels"])
 
-    def beams(self) -> list[list[laue.Beam]]:
+    def beams(self) -> list[list[Beam]]:
         """Return the beam of every voltage and camera length."""
         flat = self.settings["model"] == "article"
         return [
-            [laue.Beam(1.0 / wavelength(v), self.detector(length), flat) for length in self.settings["camera_lengths"]]
+            [Beam(1.0 / wavelength(v), self.detector(length), flat) for length in self.settings["camera_lengths"]]
             for v in self.settings["voltages"]
         ]
 
@@ -214,7 +214,7 @@ def _compute(patterns: PatternSet, backend: Backend, memory: float) -> Iterator[
     if not memory > 0.0:
         raise ValueError(f"memory: {memory!r} GiB is not positive")
     settings, indices = patterns.settings, patterns.indices()
-    sigma, table = float(settings["response_sigma"]), settings["scattering_factors"]
+    sigma, factors = float(settings["response_sigma"]), Factors(settings["scattering_factors"])
     beams, views = patterns.beams(), patterns.views()
     method = patterns.method()
     logger.info("%s: method %s on %s", patterns.source, method.name, backend.name)
@@ -226,11 +226,11 @@ def _compute(patterns: PatternSet, backend: Backend, memory: float) -> Iterator[
         batch_views = [views[z][s] for z, _, _, s in batch]
         batch_beams = [beams[v][c] for _, v, c, _ in batch]
         if method is NUFFT:  # also with a GPU: its transforms run on the CPU
-            images = planes.intensities(batch_views, batch_beams, sigma, table)
+            images = planes.intensities(batch_views, batch_beams, sigma, factors)
         elif backend.device == "gpu":
-            images = laue_array.intensities(batch_views, batch_beams, sigma, table, backend, memory)
+            images = laue_array.intensities(batch_views, batch_beams, sigma, factors, backend, memory)
         else:
-            images = laue.intensities(batch_views, batch_beams, sigma, table)
+            images = laue.intensities(batch_views, batch_beams, sigma, factors)
         for index, image, view, beam in zip(batch, images, batch_views, batch_beams, strict=True):
             yield index, image * np.float32(1.0 / _to_squared_amplitude(view, beam, gamma[index[1]]))
         done += len(batch)
@@ -261,7 +261,7 @@ def _batches(indices, beams, views, sigma: float, memory: float, pattern_bytes) 
     return batches
 
 
-def _to_squared_amplitude(view: View, beam: laue.Beam, gamma: float) -> float:
+def _to_squared_amplitude(view: View, beam: Beam, gamma: float) -> float:
     """Return area / (gamma^2 solid angle of a central pixel) [Å^2]: intensity to the mean of |A|^2 cos^3(2 theta)."""
     return view.area * (beam.detector.distance / beam.detector.pitch) ** 2 / gamma**2
 

@@ -21,7 +21,9 @@ import numpy as np
 from numba import njit
 
 from defraction.diffraction import sampling, scattering
-from defraction.diffraction.laue import ATOM_DIAMETER, RULES, Beam, cubic, lattice_sum, lattice_tables
+from defraction.diffraction.geometry import Beam
+from defraction.diffraction.laue import ATOM_DIAMETER, RULES, cubic, lattice_sum, lattice_tables
+from defraction.diffraction.scattering import Factors
 from defraction.diffraction.specimen import View
 
 ERROR_BOUND = 1e-4  # of the largest intensity outside the direct beam, against the float64 sum over all atoms
@@ -58,7 +60,7 @@ class Grid:
         if not beam.flat:
             shear = _fitted_shear(view.positions)
             length = max(float(np.linalg.norm(shear)), 1e-12)
-            usable = 0.7 / beam.corner(sigma)  # beyond, some q' would have no point of the sphere
+            usable = 0.7 / sampling.largest_tangent(beam, sigma)  # beyond, some q' would have no point of the sphere
             grids += [
                 cls._with_shear(view, beam, sigma, shear * min(1.0, longest / length))
                 for longest in SHEARS
@@ -68,7 +70,7 @@ class Grid:
 
     @classmethod
     def _with_shear(cls, view: View, beam: Beam, sigma: float, shear: np.ndarray) -> "Grid":
-        tangent = beam.corner(sigma)
+        tangent = sampling.largest_tangent(beam, sigma)
         corner = math.sqrt(1.0 + 2.0 * tangent**2)
         deepest = 0.0 if beam.flat else beam.k * (1.0 / corner - 1.0)
         slant = np.array([-shear[0], -shear[1], 1.0])
@@ -114,19 +116,19 @@ def pattern_bytes(view: View, beam: Beam, sigma: float) -> int:
     return 48 * grid.shape[0] * grid.shape[1] + 24 * len(view.positions) * (grid.terms() + 8)
 
 
-def intensities(views: Sequence[View], beams: Sequence[Beam], sigma: float, table: str) -> np.ndarray:
+def intensities(views: Sequence[View], beams: Sequence[Beam], sigma: float, factors: Factors) -> np.ndarray:
     """Return what :func:`laue.intensities` returns. Each pattern is one thread's work, in a fixed order."""
     with ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS) as pool:
-        images = list(pool.map(lambda view, beam: intensity(view, beam, sigma, table), views, beams))
+        images = list(pool.map(lambda view, beam: intensity(view, beam, sigma, factors), views, beams))
     return np.stack(images)
 
 
-def intensity(view: View, beam: Beam, sigma: float, table: str) -> np.ndarray:
+def intensity(view: View, beam: Beam, sigma: float, factors: Factors) -> np.ndarray:
     """Return the mean of |A|^2 cos^3(2 theta) over every pixel [Å^2], float32 (y, x), of one pattern."""
     grid = Grid.plan(view, beam, sigma)
     depth_tables, v_atoms = separate(grid, view.positions @ np.array([-grid.shear[0], -grid.shear[1], 1.0]))
     q_max = math.hypot(grid.half[0] * grid.step[0], grid.half[1] * grid.step[1], grid.deepest) * 1.1
-    factors = scattering.tabulate(list(view.elements), q_max, table)
+    f_tables = factors.tabulate(list(view.elements), q_max)
     sphere = (grid.step, grid.shear, beam.k, float(beam.flat))
     nodes = np.empty(grid.shape, dtype=np.float32)
     _depth_nodes(nodes, *sphere, DEPTH_NODES / max(-grid.deepest, 1e-30))
@@ -135,7 +137,7 @@ def intensity(view: View, beam: Beam, sigma: float, table: str) -> np.ndarray:
         cell_sum = np.zeros(grid.shape, dtype=np.complex64)
         for plane, depth_table in zip(planes, depth_tables, strict=True):
             _add_plane(cell_sum, plane, nodes, depth_table)
-        _add_species(amplitude, cell_sum, *sphere, factors[species], 1.0 / scattering.STEP)
+        _add_species(amplitude, cell_sum, *sphere, f_tables[species], 1.0 / scattering.STEP)
     image = np.zeros((beam.detector.pixels, beam.detector.pixels))
     pad = sampling.padding(sigma)
     fraction = np.arange(RESPONSE_NODES + 1) / RESPONSE_NODES - 0.5  # of the sample's position from the nearest pixel

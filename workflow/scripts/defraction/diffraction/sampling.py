@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+from defraction.diffraction.geometry import Beam
+
 TAPS = 10  # of the interpolation of the cell's amplitude, which is sampled more coarsely than |A|^2
 OVERSAMPLING = 3.0  # of that coarse sampling against the band limit; with TAPS = 10 the worst error is 3e-6
 SIGMA_MIN = 0.3  # px; a narrower response would need many more samples
@@ -32,6 +34,11 @@ def samples_per_pixel(extent: float, pixel: float, sigma: float) -> int:
 def padding(sigma: float) -> int:
     """Return by how many pixels the sampled area reaches beyond the image on each side."""
     return math.ceil(RESPONSE_REACH * sigma)
+
+
+def largest_tangent(beam: Beam, sigma: float) -> float:
+    """Return the tangent of the largest angle to the optic axis that is sampled along one detector axis."""
+    return (0.5 * beam.detector.pixels + padding(sigma)) * beam.detector.pitch / beam.detector.distance
 
 
 def response_weights(samples: int, sigma: float) -> np.ndarray:
