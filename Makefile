@@ -11,6 +11,8 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 # Every job is a fresh interpreter: compiled once here, imports take half the time.
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
+# The name of a build of GPAW: uv keeps each, and an older one has to make way.
+GPAW_BUILD := $(shell cksum < tools/gpaw_siteconfig.py | cut -d" " -f1)
 export GPAW_CONFIG := $(CURDIR)/tools/gpaw_siteconfig.py
 
 .DELETE_ON_ERROR:
@@ -35,7 +37,9 @@ setup: .venv/.done
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "defraction needs Python 3.11 to 3.13; set PYTHON=")'
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $$(command -v $(PYTHON)) .venv
 	@echo "Installing pinned packages; GPAW is built here (about a minute)"
-	@$(UV) pip sync --quiet --python $(BIN)/python requirements.txt
+	@test -e .venv/.gpaw-$(GPAW_BUILD) || $(UV) pip uninstall --quiet --python $(BIN)/python gpaw
+	@$(UV) pip sync --quiet --python $(BIN)/python --config-settings-package gpaw:build=$(GPAW_BUILD) requirements.txt
+	@rm -f .venv/.gpaw-* && touch .venv/.gpaw-$(GPAW_BUILD)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -9,8 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import make_supercell
 
-from defraction.diffraction import direct, geometry, laue, laue_array, patterns, planes, sampling
-from defraction.diffraction.backend import select_backend
+from defraction.diffraction import convergence, direct, geometry, laue, patterns, sampling
 from defraction.diffraction.geometry import Beam, Detector
 from defraction.diffraction.scattering import Factors
 from defraction.diffraction.specimen import Specimen
@@ -57,8 +56,8 @@ def strained(repeat) -> Atoms:
     return atoms
 
 
-def electrons(voltage, camera_length, width, pixels, flat=False) -> Beam:
-    return Beam(1.0 / geometry.wavelength(voltage), Detector(camera_length, width, pixels), flat)
+def electrons(voltage, camera_length, width, pixels, flat=False, direction=(0.0, 0.0)) -> Beam:
+    return Beam(1.0 / geometry.wavelength(voltage), Detector(camera_length, width, pixels), flat, direction)
 
 
 def truth(view, beam):
@@ -95,44 +94,33 @@ def test_laue_equals_the_sum_over_all_atoms(name, model, axis, beam):
 
 
 @pytest.mark.parametrize("model", ["physical", "article"])
-@pytest.mark.parametrize("axis", [(0, 0, 1), (2, 3, 3), (0, 1, 0)])
-def test_nufft_equals_the_sum_over_all_atoms(model, axis):
-    # a plate of 33 x 24 Å, repeated along its thickness of 5 Å; the beam along, across and oblique to it
-    plate = random_crystal((1, 1, 5), 120, [[33.9, 0, 0], [4.7, 24.4, 0], [-0.5, 0.6, 5.1]])
-    plate.info["reference_cell"] = np.diag([4.05] * 3).tolist()
-    view = Specimen.from_atoms(plate).view(axis, model)
-    beam = electrons(300.0, 0.5, 50.0, 20, flat=model == "article")
-    assert_agree(planes.intensity(view, beam, SIGMA, FACTORS), truth(view, beam), planes.ERROR_BOUND)
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_laue_equals_the_sum_with_beam_and_specimen_tilted(name, model):
+    # the cell's amplitude is interpolated, and |q| reaches further on the side from which the beam comes
+    view = Specimen.from_atoms(CRYSTALS[name]()).view((1, 1, 2), model, rotation=31.0, tilt=(7.0, -12.0))
+    beam = electrons(300.0, 0.5, 40.0, 20, flat=model == "article", direction=(0.006, -0.0045))
+    assert_agree(laue.intensities([view], [beam], SIGMA, FACTORS)[0], truth(view, beam), laue.ERROR_BOUND)
 
 
-def test_sheared_planes_equal_unsheared_ones():
-    plate = random_crystal((1, 1, 5), 120, [[33.9, 0, 0], [4.7, 24.4, 0], [-0.5, 0.6, 5.1]])
-    plate.info["reference_cell"] = np.diag([4.05] * 3).tolist()
-    view = Specimen.from_atoms(plate).view((2, 3, 3))
-    beam = electrons(300.0, 0.5, 50.0, 20)
-    assert np.linalg.norm(planes.Grid.plan(view, beam, SIGMA).shear) > 0.5
-    assert_agree(
-        planes.intensity(view, beam, SIGMA, FACTORS),
-        laue.intensities([view], [beam], SIGMA, FACTORS)[0],
-        planes.ERROR_BOUND,
-    )
+@pytest.mark.parametrize("shape", ["cylinder", "sphere"])
+def test_cut_specimens_equal_the_sum_over_their_atoms(shape):
+    atoms = beta_manganese((4, 5, 4))
+    cut = Specimen.from_atoms(atoms, shape=shape)
+    assert 200 < cut.atom_count < len(atoms) * 80
+    view = cut.view((1, 1, 2), tilt=(3.0, 2.0))
+    beam = electrons(200.0, 0.8, 24.0, 16, direction=(0.001, 0.002))
+    assert_agree(laue.intensities([view], [beam], SIGMA, FACTORS)[0], truth(view, beam), laue.ERROR_BOUND)
 
 
-@pytest.mark.parametrize("model", ["physical", "article"])
-def test_array_code_equals_compiled_code(model):
-    view = Specimen.from_atoms(beta_manganese((12, 9, 5))).view((1, 2, 3), model)
-    beam = electrons(200.0, 0.8, 24.0, 24, flat=model == "article")
-    arrays = laue_array.intensities([view], [beam], SIGMA, FACTORS, select_backend("cpu"), 0.1)
-    assert_agree(laue.intensities([view], [beam], SIGMA, FACTORS)[0], arrays[0].astype(float), laue.ERROR_BOUND)
-
-
-def test_large_block_in_single_precision():
-    # 96,000 atoms: phases of hundreds of turns; the closed form in double precision is the reference
-    atoms = crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)}, (40, 30, 20))
-    view = Specimen.from_atoms(atoms).view((1, 1, 2))
-    beam = electrons(200.0, 0.5, 63.5, 48)
-    arrays = laue_array.intensities([view], [beam], SIGMA, FACTORS, select_backend("cpu"), 0.1)
-    assert_agree(laue.intensities([view], [beam], SIGMA, FACTORS)[0], arrays[0].astype(float), laue.ERROR_BOUND)
+def test_direct_sum_is_that_of_numpy():
+    # the compiled sine and cosine against the exponential, at phases of hundreds of turns
+    view = Specimen.from_atoms(random_crystal((40, 3, 30))).view((1, 2, 3))
+    q = np.random.default_rng(2).uniform(-2.0, 2.0, (5, 7, 3))
+    positions, species, weights = view.block()
+    expected = np.zeros((5, 7), dtype=complex)
+    for r, s, w in zip(positions, species, weights, strict=True):
+        expected += w * FACTORS.of(view.elements[s], np.linalg.norm(q, axis=-1)) * np.exp(2j * np.pi * (q @ r))
+    assert np.abs(direct.amplitudes(view, q, FACTORS) - expected).max() < 1e-12 * len(positions)
 
 
 def test_sampling_has_converged(monkeypatch):
@@ -327,6 +315,57 @@ def test_pattern_turns_with_the_crystal():
     assert_agree(again, image.astype(float), laue.ERROR_BOUND)
 
 
+def test_rotation_turns_the_pattern():
+    specimen = Specimen.from_atoms(random_crystal((4, 3, 3)))
+    beam = electrons(200.0, 0.8, 24.0, 24)
+    images = laue.intensities([specimen.view((1, 2, 3), rotation=r) for r in (17.0, 107.0)], [beam] * 2, SIGMA, FACTORS)
+    assert_agree(images[1], np.rot90(images[0], -1).astype(float), laue.ERROR_BOUND)
+
+
+@pytest.mark.parametrize(("rotation", "tilt"), [(0.0, (9.0, 0.0)), (0.0, (0.0, 9.0)), (40.0, (-6.0, 8.0))])
+def test_tilt_is_a_turn_of_the_crystal(rotation, tilt):
+    # the reference cell stays where it is, so the frame does, and the atoms are turned by hand, vector by vector
+    atoms = random_crystal((4, 3, 3))
+    atoms.info["reference_cell"] = np.diag([4.0, 4.0, 4.0]).tolist()
+
+    def turned(vectors):
+        for axis, angle in (
+            ([0, 0, 1], math.radians(rotation)),
+            ([1, 0, 0], 1e-3 * tilt[0]),
+            ([0, 1, 0], 1e-3 * tilt[1]),
+        ):
+            along = np.outer(vectors @ axis, axis)
+            vectors = along + (vectors - along) * math.cos(angle) + np.cross(axis, vectors) * math.sin(angle)
+        return vectors
+
+    by_hand = atoms.copy()
+    by_hand.set_cell(turned(atoms.cell[:]))
+    by_hand.positions = turned(atoms.positions)
+    views = [
+        Specimen.from_atoms(by_hand).view((0, 0, 1)),
+        Specimen.from_atoms(atoms).view((0, 0, 1), "physical", rotation, tilt),
+    ]
+    assert views[1].area == pytest.approx(views[0].area, rel=1e-12)
+    beam = electrons(200.0, 0.8, 24.0, 24)
+    image, other = laue.intensities(views, [beam, beam], SIGMA, FACTORS)
+    assert_agree(other, image.astype(float), laue.ERROR_BOUND)
+    untilted = laue.intensities([Specimen.from_atoms(atoms).view((0, 0, 1))], [beam], SIGMA, FACTORS)[0]
+    assert np.abs(untilted - image)[:8].max() > 0.02 * image[:8].max()  # 2000 times what the methods miss
+
+
+def test_tilt_puts_the_laue_circle_where_the_conventions_page_says():
+    # zero-order nodes on the sphere lie on the circle through the origin about k (t_y, -t_x)
+    k, t_x, t_y = 40.0, 4.0, -7.0
+    frame = geometry.zone_frame(np.eye(3), (0, 0, 1), 0.0, (t_x, t_y))
+    centre = k * 1e-3 * np.array([t_y, -t_x])
+    for angle in (0.3, 2.0, 4.4):
+        point = centre + np.linalg.norm(centre) * np.array([math.cos(angle), math.sin(angle)])
+        g = frame @ np.array([*np.linalg.inv(frame[:2, :2]) @ point, 0.0])  # in the crystal's plane z = 0
+        assert g[:2] == pytest.approx(point)
+        sag = point @ point / (2 * k)
+        assert abs(geometry.excitation_error(g, k)) < 1e-3 * sag + 1e-12
+
+
 def test_equivalent_axes_of_a_cubic_crystal():
     # the threefold axis of a crystal with group 213 takes [012] to [201], and a x b x c with it
     atoms = beta_manganese((4, 4, 4))
@@ -336,6 +375,95 @@ def test_equivalent_axes_of_a_cubic_crystal():
     views = [Specimen.from_atoms(a).view((0, 1, 2)) for a in (atoms, cycled)]
     same = laue.intensities(views, [beam, beam], SIGMA, FACTORS)
     assert_agree(same[1], same[0].astype(float), laue.ERROR_BOUND)
+
+
+# --- convergence
+
+
+def convergent(view, beam, alpha, points=None, weights=None):
+    if points is None:
+        points, weights = convergence.directions(view, beam, SIGMA, alpha)
+    beams = [Beam(beam.k, beam.detector, beam.flat, tuple(point)) for point in points]
+    images = laue.intensities([view] * len(beams), beams, SIGMA, FACTORS).astype(float)
+    return np.tensordot(weights, images, 1)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.6])
+@pytest.mark.parametrize("model", ["physical", "article"])
+def test_more_directions_change_nothing(monkeypatch, alpha, model):
+    view = Specimen.from_atoms(strained((30, 20, 40))).view((1, 1, 2), model)
+    beam = electrons(200.0, 0.6, 12.0, 48, flat=model == "article")
+    points, weights = convergence.directions(view, beam, SIGMA, alpha)
+    assert weights.sum() == pytest.approx(1.0, abs=1e-12) and (weights > 0).all()
+    assert (np.hypot(*points.T) < 1e-3 * alpha).all()
+    image = convergent(view, beam, alpha, points, weights)
+    convergence._rule.cache_clear()
+    monkeypatch.setattr(convergence, "TOLERANCE", 1e-10)
+    finer = convergence.directions(view, beam, SIGMA, alpha)
+    convergence._rule.cache_clear()
+    assert len(finer[0]) > 1.4 * len(points)
+    assert_agree(image, convergent(view, beam, alpha, *finer), 1e-5)
+
+
+def test_convergence_is_the_sum_over_the_cone():
+    view = Specimen.from_atoms(random_crystal((6, 5, 9))).view((0, 0, 1))
+    beam = electrons(200.0, 0.5, 8.0, 16)
+    # the cone as 10 rings of equal area, midpoints; the error falls as the square of their number
+    radius = np.repeat(np.sqrt((np.arange(10) + 0.5) / 10), 24) * 0.8e-3
+    angle = np.tile(2 * np.pi * np.arange(24) / 24, 10)
+    points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    expected = convergent(view, beam, 0.8, points, np.full(240, 1 / 240))
+    parallel = laue.intensities([view], [beam], SIGMA, FACTORS)[0]
+    found = convergent(view, beam, 0.8)
+    assert np.abs(found - expected).max() < 2e-3 * expected.max()
+    assert np.abs(parallel - expected).max() > 0.1 * expected.max()
+
+
+def test_convergence_widens_a_spot_by_the_radius_of_its_disc():
+    # on a plane the pattern only moves with the beam, so variances add: a disc of radius R has R^2 / 4 along an axis;
+    # the smooth beam has no tails that a window would cut
+    view = Specimen.from_atoms(crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)}, (60, 60, 1))).view((0, 0, 1), "article")
+    beam = electrons(200.0, 1.0, 8.0, 64, flat=True)
+    rows, columns = np.mgrid[:64, :64] - 31.5
+    images = [convergent(view, beam, alpha) * (np.hypot(rows, columns) < 20) for alpha in (0.0, 1.0)]
+    variances = [(image * columns**2).sum() / image.sum() for image in images]
+    assert variances[1] - variances[0] == pytest.approx((1.0 / 0.125) ** 2 / 4, rel=2e-3)  # 1 m x 1 mrad; 0.125 mm
+
+
+# --- displacements
+
+
+def test_debye_waller_factors_damp_each_element():
+    hkl = nodes(4)
+    atoms = REFERENCE["NaCl"]()
+    b = {"Na": 1.7, "Cl": 1.2}
+    view = Specimen.from_atoms(atoms).view((0, 0, 1))
+    q = hkl @ geometry.reciprocal_cell(view.cell)
+    square = (q**2).sum(axis=1)
+    parts = {}
+    for element in b:
+        alone = Specimen.from_atoms(atoms[[symbol == element for symbol in atoms.get_chemical_symbols()]])
+        shift = np.exp(2j * np.pi * q @ (0.5 * (alone.positions.min(axis=0) + alone.positions.max(axis=0))))
+        parts[element] = direct.amplitudes(alone.view((0, 0, 1)), q, FACTORS) * shift
+    expected = sum(parts[element] * np.exp(-b[element] * square / 4) for element in b)
+    whole = np.exp(2j * np.pi * q @ (0.5 * (atoms.positions.min(axis=0) + atoms.positions.max(axis=0))))
+    found = direct.amplitudes(view, q, Factors(debye_waller=b)) * whole
+    assert np.abs(found - expected).max() < 1e-10 * np.abs(expected).max()
+
+
+def test_debye_waller_factor_of_one_element_damps_the_image():
+    # between nearby |q| the factor hardly changes: pixel by pixel exp(-B q^2 / 2)
+    atoms = crystal("F m -3 m", 4.05, {"Al": (0, 0, 0)}, (6, 6, 3))
+    settings = {"zone_axes": [[0, 0, 1]], "voltages": [200.0], "camera_lengths": [0.8], "pixels": 64}
+    still, hot = (patterns.simulate(atoms, settings, debye_waller=b) for b in ({}, {"Al": 0.86}))
+    ratio = (hot.intensity / still.intensity).values[0, 0, 0, 0]
+    x, y = np.meshgrid(still.x.values, still.y.values)
+    q = geometry.scattering_vectors(x, y, 1.0 / geometry.wavelength(200.0), 800.0)
+    expected = np.exp(-0.86 * (q**2).sum(axis=-1) / 2)
+    strong = still.intensity.values[0, 0, 0, 0] > 1e-3 * still.intensity.values[0, 0, 0, 0, :24].max()
+    # a pixel is 0.05 / A wide: across it and the response the exponent B q^2 / 2 changes by up to 0.1
+    assert ratio[strong] == pytest.approx(expected[strong], rel=0.1)
+    assert ratio[strong].min() < 0.4
 
 
 # --- conservation

@@ -1,4 +1,4 @@
-"""Edge dislocations: the elastic field obeys its laws, and the atoms hold the Burgers vectors they should."""
+"""Dislocations: the elastic field obeys its laws, and the atoms hold the Burgers vectors they should."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +8,19 @@ import pytest
 from scipy.spatial import cKDTree
 
 from defraction.defects.dislocation import (
+    ALONG_B,
+    CHARACTERS,
     FRAMES,
     METHODS,
+    MIXED,
     build,
     build_control,
     burgers_vector,
-    edge_displacement,
+    energy_factor,
+    line_displacement,
+    neighbour_kinds,
     rotate_stiffness,
+    total_burgers_vector,
 )
 from defraction.defects.strain import cubic_stiffness
 from defraction.hosts import read_hosts
@@ -22,6 +28,7 @@ from defraction.structures import check_standard_orientation
 
 HOSTS = read_hosts(Path(__file__).parents[2] / "resources" / "hosts.csv")
 SETTINGS = {"count": 4, "spacing": 32.0, "size": [160.0, 120.0], "line_repeat": 16}
+CUBIC = [name for name, host in HOSTS.items() if host.crystal_structure in FRAMES]
 
 
 def stiffness_in_frame(host):
@@ -53,20 +60,62 @@ def test_isotropic_limit(poisson):
     expected = np.zeros((len(points), 3))
     expected[:, 0] = b / (2 * np.pi) * (np.arctan2(y, x) + x * y / (2 * (1 - poisson) * r2))
     expected[:, 1] = -b / (8 * np.pi * (1 - poisson)) * ((1 - 2 * poisson) * np.log(r2) + (x**2 - y**2) / r2)
-    difference = edge_displacement(points, [b, 0, 0], stiffness) - expected
+    difference = line_displacement(points, [b, 0, 0], stiffness) - expected
     assert np.abs(difference - difference.mean(axis=0)).max() < 2e-4 * b
+
+    screw = line_displacement(points, [0, 0, b], stiffness)
+    assert np.abs(screw - np.outer(b / (2 * np.pi) * np.arctan2(y, x), [0, 0, 1])).max() < 2e-4 * b
+    assert energy_factor([b, 0, 0], stiffness) == pytest.approx(mu / (1 - poisson), rel=1e-3)
+    assert energy_factor([0, 0, b], stiffness) == pytest.approx(mu, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", CUBIC)
+def test_the_energy_of_dislocations_is_positive_and_lies_between_the_moduli(name):
+    """By anisotropic theory a screw costs less than an edge, both within the extreme shear moduli over 1 - nu."""
+    host = HOSTS[name]
+    stiffness = cubic_stiffness(host.c11, host.c12, host.c44)
+    edge = energy_factor([1, 0, 0], rotate_stiffness(stiffness, FRAMES[host.crystal_structure]))
+    screw = energy_factor([0, 0, 1], rotate_stiffness(stiffness, ALONG_B[host.crystal_structure]))
+    shear = sorted([host.c44, (host.c11 - host.c12) / 2])
+    assert shear[0] < screw < shear[1]
+    assert shear[0] < edge < 2 * shear[1]
 
 
 @pytest.mark.parametrize("name", ["Al", "Fe"])
-def test_the_field_is_in_equilibrium_and_jumps_by_the_burgers_vector(name):
+@pytest.mark.parametrize("character", ["edge", "screw"])
+def test_an_endless_row_is_the_sum_of_its_lines(name, character):
+    """Summed symmetrically from -n to n, the field lacks terms of the order z^2 / (n period^2) b / pi."""
+    host, period, n = HOSTS[name], 40.0, 200
+    frame = (FRAMES if character == "edge" else ALONG_B)[host.crystal_structure]
+    stiffness = rotate_stiffness(cubic_stiffness(host.c11, host.c12, host.c44), frame)
+    burgers = np.array([2.8, 0, 0] if character == "edge" else [0, 0, 2.8])
+    points = np.random.default_rng(5).uniform([1, -20], [39, 20], (50, 2))
+    closed = line_displacement(points, burgers, stiffness, period)
+    summed = sum(line_displacement(points - [k * period, 0], burgers, stiffness) for k in range(-n, n + 1))
+    # Each term cuts the plane to its left: lines to the right leave b each above the row, and nothing below.
+    difference = (
+        closed - summed + np.outer(points[:, 1] > 0, n / 2 * burgers) - np.outer(points[:, 1] < 0, n / 2 * burgers)
+    )
+    assert np.abs(difference - difference.mean(axis=0)).max() < 0.01
+
+    # exactly half a Burgers vector per period on either side, also where sin() itself would overflow
+    for y in (-30000.0, -3.0, 3.0, 30000.0):
+        step = line_displacement([[7 + period, y]], burgers, stiffness, period)
+        step -= line_displacement([[7, y]], burgers, stiffness, period)
+        assert step[0] == pytest.approx(-np.sign(y) * burgers / 2, abs=1e-9)
+
+
+@pytest.mark.parametrize("period", [None, 60.0])
+@pytest.mark.parametrize("name", ["Al", "Fe"])
+def test_the_field_is_in_equilibrium_and_jumps_by_the_burgers_vector(name, period):
     stiffness = stiffness_in_frame(HOSTS[name])
     burgers = np.array([2.8, -0.3, 1.1])  # a mixed dislocation tests every component
     h = 1e-3
 
     def field(points):
-        return edge_displacement(points, burgers, stiffness)
+        return line_displacement(points, burgers, stiffness, period)
 
-    points = points_around_the_line(1)
+    points = points_around_the_line(1) / (1 if period is None else 2)  # nearer to this line than to the next
     points = points[np.abs(points[:, 1]) > 0.1]  # away from the cut
     steps = h * np.eye(2)
     second = np.zeros((len(points), 3, 2, 2))
@@ -235,3 +284,117 @@ def test_missing_settings_and_unknown_structures_are_refused():
         build(HOSTS["Al"], {"count": 1, "size": [50, 50]})
     with pytest.raises(ValueError, match="fcc and bcc hosts"):
         build_control(replace(HOSTS["Al"], crystal_structure="hcp"), SETTINGS)
+
+
+def scaled(host, **changes):
+    """A small block, of about the same number of atoms for every host."""
+    d = host.nearest_neighbour
+    return {"count": 2, "spacing": 12 * d, "size": [32 * d, 26 * d], "line_repeat": 4, **changes}
+
+
+@pytest.mark.parametrize("name", CUBIC)
+def test_every_host_takes_every_character_method_and_row(name):
+    host = HOSTS[name]
+    d = host.nearest_neighbour
+    for character in CHARACTERS:
+        axes = (FRAMES if character == "edge" else ALONG_B)[host.crystal_structure]
+        crystal_b = {"edge": axes[0], "screw": axes[2], "mixed": MIXED[host.crystal_structure]}[character]
+        b = host.lattice_parameter * axes @ crystal_b / np.linalg.norm(axes, axis=1)
+        assert np.linalg.norm(b) == pytest.approx(d)  # a shortest lattice vector
+        for method in METHODS:
+            for periodic in (False, True):
+                settings = scaled(host, character=character, method=method, periodic=periodic)
+                atoms, control = build(host, settings), build_control(host, settings)
+                check_standard_orientation(atoms)
+                assert atoms.pbc.tolist() == control.pbc.tolist() == [periodic, False, True]
+                assert np.allclose(atoms.cell, control.cell)
+                assert atoms.info["burgers_vector"] == pytest.approx(b)
+                surplus = 2 * b[0] / control.cell[0, 0] / 2 if method == "half-planes" else 0
+                assert len(atoms) / len(control) - 1 == pytest.approx(surplus, abs=0.02)
+                nearest = cKDTree(atoms.positions, boxsize=atoms.cell.lengths()).query(atoms.positions, k=2)[0][:, 1]
+                assert nearest.min() > 0.75 * d
+                assert np.allclose(total_burgers_vector(atoms), 2 * b, atol=1e-9)
+                assert np.allclose(total_burgers_vector(control), 0, atol=1e-9)
+                for x, y in atoms.info["dislocations"]:
+                    box = (x - 5.5 * d, x + 5.5 * d, y - 7 * d, y + 7 * d)
+                    assert np.allclose(burgers_vector(atoms, box), b, atol=1e-9)
+                if periodic:
+                    assert atoms.info["mismatch"] == pytest.approx(2 * b / atoms.cell[0, 0])
+
+
+def test_the_endless_row_goes_on_over_the_edge_of_its_cell():
+    """Away from the slip plane and the surfaces every atom has its twelve neighbours, through the sides too."""
+    host = HOSTS["Al"]
+    atoms = build(host, scaled(host, periodic=True, spacing=None))
+    kinds = neighbour_kinds(atoms)
+    _, height, _ = atoms.cell.lengths()
+    y = atoms.positions[:, 1]
+    inner = (y > 8) & (y < height - 8) & (np.abs(y - height / 2) > 15)
+    assert inner.sum() > 300
+    assert (kinds[inner] == "fcc").all()
+    # the two lines, half a period apart, cannot be told from each other
+    shift = atoms.cell[0, 0] / 2
+    moved = (atoms.positions + [shift, 0, 0])[inner] % [*atoms.cell.lengths()[:2] + [0, 9e9], atoms.cell[2, 2]]
+    tree = cKDTree(atoms.positions, boxsize=atoms.cell.lengths())
+    alike = [tree.query((moved + [0, 0, dz]) % atoms.cell.lengths())[0].max() for dz in (0, atoms.cell[2, 2] / 2)]
+    assert min(alike) < 1e-5
+
+
+@pytest.mark.parametrize("name", [name for name in CUBIC if HOSTS[name].crystal_structure == "bcc"])
+def test_the_screw_in_bcc_has_its_easy_core(name):
+    """The rows round the line rise by b/3 each in the crystal; the easy core reverses that, the hard one levels it."""
+    host = HOSTS[name]
+    settings = scaled(host, count=1, character="screw")
+    b = host.nearest_neighbour
+    for make, expected in ((build_control, b / 3), (build, 2 * b / 3)):
+        atoms = make(host, settings)
+        line = build(host, settings).info["dislocations"][0]
+        near = np.argsort(np.linalg.norm(atoms.positions[:, :2] - line, axis=1))[:3]
+        around = atoms.positions[near] - [*line, 0]
+        assert np.ptp(np.linalg.norm(around[:, :2], axis=1)) < 0.1 * b
+        heights = around[np.argsort(np.arctan2(around[:, 1], around[:, 0])), 2]
+        rises = np.diff(heights, append=heights[0]) % b
+        assert rises == pytest.approx(expected, abs=0.05 * b)
+
+
+def test_the_screw_in_aluminium_keeps_the_twofold_axis_along_its_line():
+    host = HOSTS["Al"]
+    atoms = build(host, scaled(host, count=1, character="screw"))
+    line = np.array(atoms.info["dislocations"][0])
+    width, height, period = atoms.cell.lengths()
+    inner = np.abs(atoms.positions[:, :2] - line).max(axis=1) < 0.3 * min(width, height)
+    turned = atoms.positions[inner] * [-1, -1, 1] + [*2 * line, 0]
+    tree = cKDTree(images_along_the_line(atoms))
+    misfit = [tree.query(turned * [1, 1, 0] + [0, 0, 1] * ((turned + shift) % period))[0] for shift in (0, period / 2)]
+    assert min(part.max() for part in misfit) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["Al", "Fe"])
+def test_common_neighbours_know_the_perfect_crystal(name):
+    host = HOSTS[name]
+    control = build_control(host, scaled(host, size=[12 * host.nearest_neighbour] * 2, count=1, spacing=20))
+    kinds = neighbour_kinds(control)
+    deep = (np.minimum(control.positions, control.cell.lengths() - control.positions)[:, :2] > 5).all(axis=1)
+    assert set(kinds[deep]) == {host.crystal_structure}
+    assert set(kinds) == {host.crystal_structure, "other"}
+
+
+def test_an_odd_endless_row_and_an_unknown_character_are_refused():
+    with pytest.raises(ValueError, match="even count"):
+        build(HOSTS["Al"], {**SETTINGS, "count": 3, "periodic": True})
+    with pytest.raises(ValueError, match="edge, screw, mixed"):
+        build(HOSTS["Al"], {**SETTINGS, "character": "twist"})
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+@pytest.mark.parametrize("character", CHARACTERS)
+@pytest.mark.parametrize("name", ["Al", "Fe"])
+def test_an_endless_row_without_spacing_is_even(name, character, count):
+    settings = {"count": count, "size": [100.0, 40.0], "line_repeat": 1, "periodic": True, "character": character}
+    atoms = build(HOSTS[name], settings)
+    width = atoms.cell[0, 0]
+    gaps = np.diff([x for x, _ in atoms.info["dislocations"]])
+    assert np.allclose(gaps, width / count)
+    assert np.allclose(atoms.cell, build_control(HOSTS[name], settings).cell)
+    with pytest.raises(ValueError, match="the settings spacing"):
+        build(HOSTS[name], {**settings, "periodic": False})

@@ -1,14 +1,23 @@
 """The real GPAW at the settings of the smoke preset: seconds per test, laws and known numbers only."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from defraction.first_principles import lattice, relax
-from defraction.first_principles.calculator import Ladder, calculator, settings_for
+from defraction.first_principles import lattice, relax, worker
+from defraction.first_principles.calculator import Ladder, calculator
+from defraction.first_principles.ranks import calculators
+from defraction.first_principles.settings import settings_for
 from defraction.first_principles.trajectory import WallTimeReached
 
 AL = {"name": "Al", "crystal_structure": "fcc", "lattice_parameter": 4.0495}
@@ -87,3 +96,111 @@ def test_the_origin_of_the_calculation_changes_the_cost_not_the_result(tmp_path)
 
 def plain(factory, settings, txt):
     return factory(settings, None, txt)
+
+
+@pytest.fixture(scope="module")
+def two_ranks():
+    """Two MPI ranks of GPAW, shared by the tests: they take seconds to start."""
+    from gpaw import cgpaw
+
+    if not cgpaw.have_mpi:
+        pytest.skip("this GPAW is built without MPI")
+    with calculators(2) as factory:
+        yield factory
+
+
+TIGHT = {"density": 1e-5, "energy": 1e-6, "eigenstates": 1e-7, "forces": 1e-3}
+
+
+def test_two_ranks_compute_what_one_computes(two_ranks, tmp_path):
+    overrides = {"electronic": {"convergence": TIGHT, "kpoints": [1, 3, 3]}, "relax": {"steps": 1}}
+    settings = settings_for("Al", "smoke", "relax", supercell=[2, 1, 1], overrides=overrides)
+    results = []
+    for name, factory in (("one", calculator), ("two", two_ranks)):
+        folder = tmp_path / name
+        folder.mkdir()
+        relax.relax_file(
+            vacancy(),
+            settings,
+            folder / "a.extxyz",
+            folder / "a.json",
+            folder / "gpaw.txt",
+            folder / "restart",
+            factory,
+        )
+        results.append(json.loads((folder / "a.json").read_text()))
+        log = (folder / "gpaw.txt").read_text()
+        assert log.count("SCF iterations") == len(results[-1]["history"]) == 2, "one log, written by one rank"
+    energies, forces = ([[step[key] for step in r["history"]] for r in results] for key in ("energy", "largest_force"))
+    # 21 valence electrons, each to 1e-6 eV, and forces to 1e-3 eV/Å.
+    assert energies[1] == pytest.approx(energies[0], abs=3e-5)
+    assert forces[1] == pytest.approx(forces[0], abs=2e-3)
+
+
+def test_stress_and_moments_come_back_from_the_ranks(two_ranks):
+    overrides = {"electronic": {"kpoints": [2, 2, 2], "cutoff": 250.0, "width": 0.5, "convergence": TIGHT}}
+    settings = settings_for("Fe", "smoke", "elastic", overrides=overrides)
+    found = []
+    for factory in (calculator, two_ranks):
+        atoms = bulk("Fe", a=2.83)
+        atoms.calc = Ladder(factory, settings, None)
+        found.append([*atoms.get_stress(), atoms.get_magnetic_moment(), *atoms.get_magnetic_moments()])
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+    assert found[0][6] > 1.5
+
+
+def test_the_ladder_climbs_on_ranks_of_which_one_has_no_k_point(two_ranks):
+    settings = settings_for("Al", "smoke", "relax", overrides={"electronic": {"max_iterations": 4}})
+    atoms = bulk("Al", cubic=True, a=4.045)
+    atoms.calc = Ladder(two_ranks, settings, None)
+    atoms.get_potential_energy()
+    assert atoms.calc.rung == 1
+
+
+def test_an_error_on_the_ranks_is_the_same_error_here():
+    from gpaw import cgpaw
+
+    if not cgpaw.have_mpi:
+        pytest.skip("this GPAW is built without MPI")
+    settings = settings_for("Al", "smoke", "relax", overrides={"electronic": {"smearing": "none-such"}})
+    messages = []
+    for ranks in (1, 2):
+        atoms = bulk("Al", cubic=True, a=4.045)
+        with pytest.raises(Exception) as caught, calculators(ranks) as factory:
+            atoms.calc = Ladder(factory, settings, None)
+            atoms.get_potential_energy()
+        messages.append((caught.type, str(caught.value)))
+    assert messages[0] == messages[1]
+
+
+LONG_JOB = """
+import sys
+import test_gpaw as t
+settings = t.settings_for("Al", "smoke", "relax", overrides={"electronic": {"kpoints": [6, 8, 8], "cutoff": 500.0}})
+with t.calculators(2) as factory:
+    t.relax.relax(t.vacancy(), settings, factory, t.Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a child of its parent's death on Linux only")
+def test_ranks_end_with_their_job_after_kill_9(tmp_path):
+    from gpaw import cgpaw
+
+    if not cgpaw.have_mpi:
+        pytest.skip("this GPAW is built without MPI")
+    path = os.pathsep.join([str(Path(relax.__file__).parents[2]), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen([sys.executable, "-c", LONG_JOB, str(tmp_path)], env=environment)
+    deadline = time.monotonic() + 60
+    ranks: list[psutil.Process] = []
+    while len(ranks) < 2:
+        assert job.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        started = psutil.Process(job.pid).children(recursive=True)
+        ranks = [p for p in started if "mpiexec" not in p.name() and p.cmdline()[-1:] == [worker.__name__]]
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    gone, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
+    assert len(gone) >= 3, "the launcher and two ranks at least"

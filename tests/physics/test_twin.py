@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from defraction.defects.twin import build, build_control
+from defraction.defects.dislocation import neighbour_kinds
+from defraction.defects.twin import FRAMES, build, build_control
 from defraction.hosts import BASIS, read_hosts
 from defraction.structures import check_standard_orientation
 
 HOSTS = read_hosts(Path(__file__).parents[2] / "resources" / "hosts.csv")
 SETTINGS = {"size": [160.0, 120.0, 80.0]}
+CUBIC = [name for name, host in HOSTS.items() if host.crystal_structure in FRAMES]
 INDICES = {"Al": ([1, 1, 1], [1, 1, -2], [-1, 1, 0]), "Fe": ([1, -2, 1], [1, 1, 1], [-1, 0, 1])}
 
 
@@ -156,3 +158,92 @@ def test_impossible_settings_are_refused():
         build(HOSTS["Al"], {"size": [100, 2, 100]})
     with pytest.raises(ValueError, match="fcc and bcc hosts"):
         build(replace(HOSTS["Al"], crystal_structure="hcp"), SETTINGS)
+
+
+@pytest.fixture(params=[(name, planes) for name in CUBIC for planes in (2, 8)], ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def stack(request):
+    """A host, a stack of five lamellae, its control, planes from boundary to boundary, and the planes' distance."""
+    name, planes = request.param
+    host = HOSTS[name]
+    vectors, per_period = FRAMES[host.crystal_structure]
+    spacing = host.lattice_parameter * np.linalg.norm(vectors[1]) / per_period
+    settings = {"size": [30.0, (5 * planes - 1) * spacing, 30.0], "thickness": planes * spacing}
+    return host, build(host, settings), build_control(host, settings), planes, spacing
+
+
+def test_a_stack_alternates_between_matrix_and_twin(stack):
+    host, atoms, control, planes, spacing = stack
+    check_standard_orientation(atoms)
+    boundaries = np.array(atoms.info["boundaries"])
+    assert len(boundaries) == 4
+    assert np.allclose(np.diff(boundaries), planes * spacing)
+    # the outermost lamellae are as thick as the others, half a plane's distance of them left out at the faces
+    assert boundaries[0] == pytest.approx((planes - 0.5) * spacing)
+    assert atoms.cell[1, 1] - boundaries[-1] == pytest.approx((planes - 0.5) * spacing)
+    plane, heights = plane_numbers(atoms)
+    assert len(heights) == 5 * planes - 1
+    assert np.allclose(np.diff(heights), spacing, atol=2e-6)
+    assert len(set(np.bincount(plane))) == 1
+    # the same cell, and the matrix's reference cell, as the single crystal of as many atoms
+    assert len(control) == len(atoms)
+    assert np.allclose(control.cell, atoms.cell)
+    assert control.info["reference_cell"] == atoms.info["reference_cell"]
+    assert control.info["repeat"] == atoms.info["repeat"]
+    assert "boundaries" not in control.info
+    # the step from plane to plane is that of the matrix, then reversed, and so on
+    reach = 1.05 * host.lattice_parameter
+    deep = planes // 2  # the middle of a lamella: its neighbours within reach see no more than two planes away
+    if planes > 4:
+        expected = bonds(control, np.flatnonzero(plane_numbers(control)[0] == 10)[0], reach)
+        for number in range(5):
+            index = np.flatnonzero(plane == number * planes + deep - 1)[0]
+            assert same_set(bonds(atoms, index, reach), expected * [1, 1 if number % 2 == 0 else -1, 1])
+
+
+def test_every_boundary_of_a_stack_is_a_mirror(stack):
+    """The part of the stack that reaches equally far to both sides of a boundary is its own mirror image."""
+    _, atoms, _, planes, _ = stack
+    for boundary in atoms.info["boundaries"]:
+        distance = atoms.positions[:, 1] - boundary
+        reach = min(boundary, atoms.cell[1, 1] - boundary)
+        near = atoms.positions[np.abs(distance) < reach - 1e-6]
+        assert len(near) >= (2 * planes - 1) * (len(atoms) // (5 * planes - 1))
+        assert same_set(near * [1, -1, 1] + [0, 2 * boundary, 0], near)
+
+
+def test_boundaries_of_a_stack_are_coherent(stack):
+    """No atoms too close; in fcc twelve neighbours everywhere, hcp-like in the boundary planes and there only."""
+    host, atoms, _, _, spacing = stack
+    distances = cKDTree(extended(atoms)).query(atoms.positions, k=2)[0][:, 1]
+    shortest = {"fcc": host.nearest_neighbour, "bcc": 2 * host.lattice_parameter / np.sqrt(6)}[host.crystal_structure]
+    assert distances.min() == pytest.approx(shortest)
+    kinds = neighbour_kinds(atoms)
+    y = atoms.positions[:, 1]
+    inner = (y > 1.9 * spacing) & (y < atoms.cell[1, 1] - 1.9 * spacing)
+    at_boundary = np.abs(y[:, None] - atoms.info["boundaries"]).min(axis=1) < 0.1 * spacing
+    if host.crystal_structure == "fcc":
+        assert (kinds[inner & at_boundary] == "hcp").all()
+        assert (kinds[inner & ~at_boundary] == "fcc").all()
+    else:
+        assert (kinds[at_boundary] == "other").all()
+
+
+@pytest.mark.parametrize("name", CUBIC)
+def test_every_host_takes_a_single_boundary(name):
+    """The bicrystal is the stack of two lamellae."""
+    host = HOSTS[name]
+    size = [30.0, 60.0, 30.0]
+    atoms = build(host, {"size": size})
+    vectors, per_period = FRAMES[host.crystal_structure]
+    spacing = host.lattice_parameter * np.linalg.norm(vectors[1]) / per_period
+    planes = (round(atoms.cell[1, 1] / spacing) + 1) // 2
+    two = build(host, {"size": size, "thickness": planes * spacing})
+    assert two.info["boundaries"] == pytest.approx([atoms.cell[1, 1] / 2])
+    assert same_set(two.positions, atoms.positions)
+    distances = cKDTree(extended(atoms)).query(atoms.positions, k=2)[0][:, 1]
+    assert distances.min() > 0.94 * host.nearest_neighbour
+
+
+def test_lamellae_without_a_plane_between_boundaries_are_refused():
+    with pytest.raises(ValueError, match="no plane between boundaries"):
+        build(HOSTS["Al"], {"size": [30, 60, 30], "thickness": 2.5})

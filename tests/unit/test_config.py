@@ -44,6 +44,11 @@ def test_generated_documents_are_up_to_date(root):
             with_condition(kind="strain", component="xx", values={"start": 0.05, "stop": 0.01, "step": 0.01}),
             ["conditions[0].values", "ends (0.01) before it starts (0.05)"],
         ),
+        (with_condition(kind="strain", values=[0.01]), ["needs a component"]),
+        (with_condition(kind="strain", mode="pressure", component="xx", values=[1]), ["takes no component"]),
+        (with_condition(kind="random_defects", defect="substitution", concentrations=[0.1]), ["needs a solute"]),
+        (with_condition(kind="random_defects", defect="vacancy", site="octahedral", concentrations=[0.1]), ["no site"]),
+        (with_condition(kind="random_displacements", fractions=[0.4]), ["less than or equal to 0.25"]),
         (with_condition(kind="strain", component="xx", values=[0.21]), ["0.21", "beyond 0.2"]),
         (with_condition(kind="strain", component="xx", values=[-3]), ["-3", "did you mean -0.03"]),
         (with_condition(kind="strain", component="xx", values=[0.0]), ["control"]),
@@ -78,7 +83,7 @@ def test_unreadable_files(tmp_path):
 
 def test_unknown_host_and_element(hosts):
     for entry, part in [
-        ({"kind": "pristine", "host": "Ai"}, "did you mean 'Al'"),
+        ({"kind": "pristine", "host": "All"}, "did you mean 'Al'"),
         ({"kind": "substitution", "host": "Al", "solute": "Zz", "supercell": [1, 1, 1]}, "'Zz' is no chemical element"),
     ]:
         settings = config.validate({"conditions": [entry]})
@@ -124,3 +129,35 @@ def test_table_round_trip(root, hosts, tmp_path):
     table = conditions.expand(config.load(root / "config/config.yaml"), hosts)
     conditions.write_table(table, tmp_path / "conditions.csv")
     assert conditions.read_table(tmp_path / "conditions.csv") == table
+
+
+@pytest.mark.parametrize(
+    ("entry", "ids", "settings"),
+    [
+        (
+            {"kind": "strain", "mode": "stress", "component": "xy", "values": [1, -0.5]},
+            ["al-strain-stress-xy+1GPa", "al-strain-stress-xy-0.5GPa"],
+            {"mode": "stress", "stress": {"xy": 1.0}},
+        ),
+        (
+            {"kind": "strain", "mode": "biaxial", "plane": [1, 1, 1], "values": [0.02]},
+            ["al-strain-biaxial-111+2pct"],
+            {"mode": "biaxial", "plane": [1, 1, 1], "value": 0.02},
+        ),
+        (
+            {"kind": "random_defects", "concentrations": [0.05, 0.25], "samples": 3},
+            ["al-random-vacancy-5pct", "al-random-vacancy-25pct"],
+            {"block": [40, 30, 20], "samples": 3},
+        ),
+        (
+            {"kind": "random_displacements", "fractions": [0.006]},
+            ["al-displaced-gaussian-0.6pct"],
+            {"displacement": {"distribution": "gaussian", "fraction": 0.006}},
+        ),
+    ],
+)
+def test_ids_and_settings_of_more_kinds(hosts, entry, ids, settings):
+    table = conditions.expand(config.validate({"conditions": [{"host": "Al", **entry}]}), hosts)
+    assert list(table) == ["al-pristine", *ids]
+    assert settings.items() <= table[ids[0]].settings.items()
+    assert all(table[i].control == "al-pristine" for i in ids)

@@ -5,6 +5,7 @@ import logging
 import math
 import subprocess
 import sys
+import time
 
 import netCDF4
 import numpy as np
@@ -14,8 +15,10 @@ import xarray
 from ase import Atoms
 from ase.build import bulk
 
+from defraction import config
 from defraction.diffraction import backend, direct, geometry, laue, patterns, planes, sampling, scattering
-from defraction.diffraction.specimen import Specimen
+from defraction.diffraction import settings as defaults
+from defraction.diffraction.specimen import Body, Specimen
 from defraction.structures import write_structures
 
 SETTINGS = {
@@ -117,33 +120,130 @@ def test_projected_area_of_a_tilted_cube():
     assert geometry.projected_area(np.eye(3) @ frame.T) == pytest.approx(math.sqrt(3))
 
 
-# --- scattering factors
+def test_rotation_and_tilt_are_those_of_the_conventions_page():
+    cell = np.array([[4.0, 0, 0], [1.0, 5.0, 0], [-0.5, 0.7, 6.0]])
+    x, y, z = geometry.zone_frame(cell, (1, -2, 3))  # three directions in the crystal
+    turned = geometry.zone_frame(cell, (1, -2, 3), rotation=90.0)
+    assert turned @ x == pytest.approx([0, 1, 0], abs=1e-14)  # x goes to y, y to -x
+    assert turned @ y == pytest.approx([-1, 0, 0], abs=1e-14)
+    t = 5e-3
+    about_x = geometry.zone_frame(cell, (1, -2, 3), tilt=(5.0, 0.0))
+    assert about_x @ y == pytest.approx([0, math.cos(t), math.sin(t)], abs=1e-14)  # y towards z
+    about_y = geometry.zone_frame(cell, (1, -2, 3), tilt=(0.0, 5.0))
+    assert about_y @ z == pytest.approx([math.sin(t), 0, math.cos(t)], abs=1e-14)  # z towards x
+    # all three: rotation first, then about the fixed x, then about the fixed y
+    u = 30e-3
+    every = geometry.zone_frame(cell, (1, -2, 3), rotation=90.0, tilt=(5.0, 30.0))
+    assert every @ x == pytest.approx([math.sin(t) * math.sin(u), math.cos(t), math.sin(t) * math.cos(u)], abs=1e-14)
+    assert np.linalg.det(every) == pytest.approx(1.0)
 
 
-def test_interpolated_scattering_factors():
-    elements = ["H", "Al", "Cs", "Au", "U"]
-    q = np.linspace(0.0, 4.0, 3001)
-    table = scattering.Factors().tabulate(elements, 4.0)
-    for element, values in zip(elements, table, strict=True):
-        found = [laue.cubic(values, node) for node in q**2 / scattering.STEP]
-        assert found == pytest.approx(scattering.Factors().of(element, q), rel=1e-7)
+def test_origin_of_a_tilted_beam():
+    # q of the direction in which the beam arrives is zero, and every q starts there
+    direction = (0.004, -0.003)
+    beam = geometry.Beam(40.0, geometry.Detector(0.5, 20.0, 16), direction=direction)
+    z = math.sqrt(1.0 - 0.004**2 - 0.003**2)
+    x, y = 500.0 * np.array(direction) / z
+    assert geometry.scattering_vectors(x, y, 40.0, 500.0) == pytest.approx(beam.origin, abs=1e-12)
+    assert beam.origin == pytest.approx([0.16, -0.12, 40.0 * (z - 1.0)], abs=1e-12)
 
 
-def test_scattering_factor_at_zero_is_the_sum_of_the_amplitudes():
-    a, _ = scattering.coefficients("Al")
-    assert scattering.Factors().of("Al", np.zeros(1))[0] == pytest.approx(a.sum())
-    assert a.sum() == pytest.approx(5.889, abs=0.01)  # Å, neutral Al, International Tables C 4.3.2.2
+# --- outline
 
 
-def test_unknown_table_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown table 'peng'.*c4322"):
-        scattering.Factors("peng")
+@pytest.fixture
+def oblique() -> Atoms:
+    cell = np.array([[4.0, 0.0, 0.0], [1.1, 3.8, 0.0], [0.9, -0.7, 5.0]])
+    atoms = Atoms("Al2Fe", cell=cell, scaled_positions=[[0, 0, 0], [0.3, 0.6, 0.1], [0.7, 0.2, 0.8]], pbc=True)
+    atoms.info["repeat"] = [9, 11, 12]
+    return atoms
 
 
-@pytest.mark.parametrize("element", ["Xx", "al", "Og"])
-def test_unknown_element(element):
-    with pytest.raises(ValueError, match=element):
-        scattering.coefficients(element)
+@pytest.mark.parametrize("shape", ["cylinder", "sphere"])
+def test_inscribed_bodies_touch_the_block_and_stay_inside(oblique, shape):
+    edges = oblique.cell[:] * np.array([[9], [11], [12]])
+    body = Body.inscribed(shape, edges)
+    rng = np.random.default_rng(3)
+    if shape == "sphere":
+        surface = rng.normal(size=(200_000, 3))
+        surface *= body.radius / np.linalg.norm(surface, axis=1)[:, None]
+    else:
+        across = np.linalg.qr(np.column_stack([body.axis, np.eye(3)[:2].T]))[0][:, 1:]
+        angle = rng.uniform(0, 2 * np.pi, 200_000)
+        surface = body.radius * np.stack([np.cos(angle), np.sin(angle)], axis=1) @ across.T
+        surface += np.outer(rng.choice([-0.5, 0.5], 200_000) * body.height, body.axis)
+    fractions = np.abs(surface @ np.linalg.inv(edges))
+    assert 0.4999 < fractions.max() < 0.500001
+    if shape == "cylinder":
+        assert body.axis == pytest.approx(oblique.cell[2] / np.linalg.norm(oblique.cell[2]))
+        assert fractions[:, :2].max() > 0.4999  # the round side touches,
+        assert fractions[:, 2].max() > 0.4999  # and so do the rims of the ends
+        upright = Body.inscribed("cylinder", np.diag([30.0, 20.0, 50.0]))
+        assert (upright.radius, upright.height) == (10.0, 50.0)
+
+
+@pytest.mark.parametrize("shape", ["cylinder", "sphere"])
+def test_cut_specimens_hold_the_atoms_inside(oblique, shape):
+    whole = Specimen.from_atoms(oblique)
+    cut = Specimen.from_atoms(oblique, shape=shape)
+    body = Body.inscribed(shape, whole.cell * whole.repeat[:, None])
+    # every atom of the block, one at a time
+    kept = {"Al": 0, "Fe": 0}
+    middle = 0.5 * whole.repeat @ whole.cell
+    for n in np.ndindex(*whole.repeat):
+        for symbol, r in zip(whole.symbols, whole.positions + np.array(n) @ whole.cell - middle, strict=True):
+            along = 0.0 if shape == "sphere" else r @ body.axis
+            inside = math.sqrt(max(0.0, r @ r - along**2)) <= body.radius and abs(along) <= 0.5 * body.height
+            kept[symbol] += inside
+    assert {element: cut.symbols.count(element) for element in kept} == kept
+    assert cut.atom_count == len(cut.symbols) == sum(kept.values())
+    assert cut.repeat.tolist() == [1, 1, 1]
+    density = 3 / abs(np.linalg.det(whole.cell))
+    assert cut.atom_count == pytest.approx(density * body.volume(), rel=0.05)
+
+
+@pytest.mark.parametrize("shape", ["cylinder", "sphere"])
+def test_area_is_the_shadow_of_the_body(oblique, shape):
+    cut = Specimen.from_atoms(oblique, shape=shape)
+    rng = np.random.default_rng(5)
+    for axis, tilt in [((0, 0, 1), (0.0, 0.0)), ((1, 2, 1), (0.0, 0.0)), ((1, 0, 0), (120.0, -150.0))]:
+        frame = geometry.zone_frame(cut.reference_cell, axis, 0.0, tilt)
+        # rays along the beam at random places: what share meets the body, found by points along each
+        size = math.hypot(cut.body.radius, 0.5 * cut.body.height)
+        places = rng.uniform(-size, size, (4000, 2))
+        depths = np.linspace(-size, size, 161)
+        points = places[:, None, :] @ frame[:2] + depths[None, :, None] * frame[2]
+        hit = cut.body.contains(points.reshape(-1, 3)).reshape(len(places), -1).any(axis=1)
+        shadow = hit.mean() * (2 * size) ** 2
+        # statistics: 4000 rays give 2 %
+        assert cut.view(axis, tilt=tilt).area == pytest.approx(shadow, rel=0.06)
+    if shape == "sphere":
+        assert cut.view((0, 0, 1)).area == pytest.approx(math.pi * cut.body.radius**2)
+
+
+def test_shapes_that_cannot_be(aluminium):
+    aluminium.info["repeat"] = [900, 900, 900]
+    with pytest.raises(ValueError, match=r"Al4: a sphere inside 900 x 900 x 900 cells holds about 1\.5e\+09 atoms"):
+        patterns.PatternSet.plan([aluminium], SETTINGS | {"shape": "sphere"}, "Al4")
+    flat = Atoms("Al", cell=[[40.0, 0, 0], [0, 40.0, 0], [0, 30.0, 3.0]], pbc=True)
+    with pytest.raises(ValueError, match="so oblique and flat"):
+        Specimen.from_atoms(flat, shape="cylinder")
+    corner = Atoms("Al", cell=[4.0, 4.0, 4.0], pbc=True)
+    with pytest.raises(ValueError, match="no atom lies inside the sphere"):
+        Specimen.from_atoms(corner, shape="sphere")
+    with pytest.raises(ValueError, match="model article knows blocks only"):
+        Specimen.from_atoms(bulk("Al", cubic=True) * 3, shape="sphere").view((0, 0, 1), "article")
+
+
+def test_a_million_atoms_are_seen_along_an_axis_quickly():
+    atoms = Atoms("Al", cell=np.diag([3e2, 2e2, 1e2]), pbc=True)
+    atoms = Atoms(np.full(10**6, 13), cell=atoms.cell, positions=np.random.default_rng(0).random((10**6, 3)) * 1e2)
+    specimen = Specimen.from_atoms(atoms)
+    specimen.view((0, 0, 1))  # sorted once
+    start = time.process_time()
+    view = specimen.view((1, 2, 3))
+    assert time.process_time() - start < 2.0  # measured 0.1 s; to catch loops over atoms
+    assert len(view.positions) == 10**6
 
 
 # --- sampling
@@ -191,14 +291,32 @@ def test_missing_gpu_is_an_error_only_if_asked_for(monkeypatch):
     ("change", "message"),
     [
         ({"model": "exact"}, "model: 'exact'"),
-        ({"scattering_factors": "lobato"}, "unknown table 'lobato'"),
-        ({"zone_axes": []}, "zone_axes: the list is empty"),
+        ({"scattering_factors": "peng1996"}, "scattering_factors: 'peng1996' is not one of c4322, lobato"),
+        ({"zone_axes": []}, r"zone_axes: \[\] is not a list of at least one"),
         ({"zone_axes": [[0, 0, 0]]}, r"zone_axes: \[0, 0, 0\]"),
         ({"voltages": [-5.0]}, "voltages: -5.0"),
         ({"camera_lengths": [0.0]}, "camera_lengths: 0.0"),
         ({"detector_width": 0.0}, "detector_width"),
         ({"pixels": 0}, "pixels: 0"),
         ({"response_sigma": 0.1}, "response_sigma: 0.1"),
+        ({"method": "fourier"}, "method: 'fourier' is not one of auto, laue"),
+        ({"zone_axes": [0, 0, 1]}, "zone_axes: 0 is not a direction"),
+        ({"voltages": 200.0}, "voltages: 200.0 is not a list of at least one"),
+        ({"debye_waller": 0.8}, "debye_waller: 0.8 does not give B"),
+        ({"tilt": 1.0}, "tilt: 1.0 is not two angles"),
+        ({"tilt": [1.0]}, "tilt"),
+        ({"tilt": [0.0, 900.0]}, "tilt.*at most 200 mrad"),
+        ({"rotation": math.nan}, "rotation"),
+        ({"convergence": -0.1}, "convergence: -0.1"),
+        ({"shape": "cone"}, "shape: 'cone'"),
+        ({"shape": "sphere", "model": "article"}, "shape: sphere has no meaning in the model article"),
+        ({"average_snapshots": 1}, "average_snapshots"),
+        ({"debye_waller": {"Zz": 1.0}}, "debye_waller: 'Zz'"),
+        ({"debye_waller": {"Al": -1.0}}, "debye_waller: B = -1.0"),
+        ({"debye_waller": {"Al": math.inf}}, "debye_waller: B = inf"),
+        ({"debye_waller": {"Fe": 0.3}}, "debye_waller: Al4 holds no Fe; its elements are Al"),
+        ({"method": "multislice", "model": "article"}, "model: 'article' cannot be used with the method multislice"),
+        ({"voltage": [200.0]}, "voltage: unknown setting; did you mean 'voltages'"),
     ],
 )
 def test_bad_settings(aluminium, change, message):
@@ -206,9 +324,13 @@ def test_bad_settings(aluminium, change, message):
         patterns.simulate([aluminium], SETTINGS | change)
 
 
-def test_missing_settings(aluminium):
-    with pytest.raises(ValueError, match="lack voltages"):
-        patterns.simulate([aluminium], {key: value for key, value in SETTINGS.items() if key != "voltages"})
+def test_what_is_not_given_has_the_default_of_the_configuration(aluminium):
+    section = config.plain(config.Diffraction())
+    assert section == defaults.complete({})
+    assert set(config.Diffraction.model_fields) == set(defaults.DEFAULTS)
+    plan = patterns.PatternSet.plan([aluminium], {"voltages": [80.0]})
+    assert plan.shape == (16, 1, 3, 1) and plan.settings == section | {"voltages": [80.0]}
+    assert defaults.TABLES == scattering.TABLES
 
 
 def test_no_structure_and_no_memory(aluminium):
@@ -253,13 +375,13 @@ def test_file_holds_what_simulate_returns(aluminium, tmp_path):
         assert data.uvw.values.tolist() == [[0, 0, 1], [1, 1, 2]]
         assert data.x.values == pytest.approx(geometry.Detector(0.8, 20.0, 24).positions())
         assert data.attrs["Conventions"].startswith("CF-")
-        assert json.loads(data.attrs["settings"]) == SETTINGS
+        assert json.loads(data.attrs["settings"]) == defaults.complete(SETTINGS)
         assert json.loads(data.attrs["origin"]) == {"rule": "simulate"}
         assert data.attrs["method"] == "laue" and data.attrs["intensity_error_bound"] == 1e-5
         assert data.attrs["atoms_in_specimen"] == 4 * 8 * 6 * 4
         for name, variable in data.variables.items():
             assert "long_name" in variable.attrs, name
-            assert name == "zone_axis" or "units" in variable.attrs, name
+            assert name in ("zone_axis", "structure") or "units" in variable.attrs, name
         units = {name: data[name].attrs["units"] for name in ("voltage", "camera_length", "x", "y", "wavelength")}
         assert units == {"voltage": "kV", "camera_length": "m", "x": "mm", "y": "mm", "wavelength": "angstrom"}
     with netCDF4.Dataset(tmp_path / "al.nc") as file:
@@ -269,6 +391,132 @@ def test_file_holds_what_simulate_returns(aluminium, tmp_path):
         image = file["intensity"][1, 0, 1, 1]
         assert not np.ma.isMaskedArray(image)
         assert (image > 0).all()
+
+
+def test_simulate_takes_paths_atoms_and_lists(aluminium, tmp_path):
+    iron = bulk("Fe", cubic=True)
+    iron.info["repeat"] = [6, 6, 6]
+    write_structures([aluminium], tmp_path / "al.cif")
+    write_structures([iron], tmp_path / "fe.cif")
+    one = patterns.simulate(aluminium, SETTINGS)
+    again = patterns.simulate(str(tmp_path / "al.cif"), **SETTINGS)
+    both = patterns.simulate([tmp_path / "al.cif", iron, tmp_path / "fe.cif"], SETTINGS, voltages=[200.0])
+    assert again.intensity.values == pytest.approx(one.intensity.values, rel=1e-4, abs=1e-9)
+    assert both.structure.values.tolist() == ["al.cif", "Fe2", "fe.cif"]
+    assert both.sizes["voltage"] == 1 and both.sizes["snapshot"] == 3
+    assert both.intensity.values[:, :, :, :1] == pytest.approx(one.intensity.values[:, 1:], rel=1e-4, abs=1e-9)
+    assert both.intensity.values[..., 1, :, :] == pytest.approx(both.intensity.values[..., 2, :, :], rel=1e-4, abs=1e-9)
+    assert (both.illuminated_area[:, 0] != both.illuminated_area[:, 1]).all()
+    # two crystals in two files are no snapshots: their Debye-Waller factors are allowed
+    hot = patterns.simulate([tmp_path / "al.cif", tmp_path / "fe.cif"], SETTINGS, debye_waller={"Al": 0.8, "Fe": 0.3})
+    assert json.loads(hot.attrs["debye_waller_angstrom2"]) == {"Al": 0.8, "Fe": 0.3}
+
+
+def test_repeat_of_the_caller_counts(aluminium, caplog):
+    del aluminium.info["repeat"]
+    with caplog.at_level(logging.WARNING):
+        assert patterns.simulate(aluminium, SETTINGS, repeat=(3, 2, 1)).attrs["repeat"].tolist() == [3, 2, 1]
+        assert not caplog.records
+        assert patterns.simulate(aluminium, SETTINGS).attrs["atoms_in_specimen"] == 4
+    assert "single cell; give repeat" in caplog.text
+    assert "repeat" not in aluminium.info
+
+
+def test_progress_counts_patterns(aluminium):
+    seen: list[tuple[int, int]] = []
+    for more in ({}, {"convergence": 0.3}):
+        seen.clear()
+        patterns.simulate(aluminium, SETTINGS | more, memory=1e-6, progress=lambda *numbers: seen.append(numbers))
+        assert seen[0] == (0, 8) and seen[-1] == (8, 8)
+        assert seen == sorted(seen)
+
+
+def test_average_of_snapshots_is_the_mean_of_the_intensities(aluminium, tmp_path):
+    snapshots = []
+    for seed in range(3):
+        atoms = aluminium.copy()
+        atoms.rattle(0.1, seed=seed)
+        atoms.info["repeat"] = [8, 6, 4 + seed]  # the illuminated areas differ too
+        snapshots.append(atoms)
+    each = patterns.simulate(snapshots, SETTINGS)
+    mean = patterns.simulate(snapshots, SETTINGS, average_snapshots=True, memory=1e-6)
+    assert mean.sizes["snapshot"] == 1 and mean.attrs["snapshots_averaged"] == 3
+    assert mean.structure.values.tolist() == ["mean of 3: Al4"]
+    expected = each.intensity.values.astype(float).mean(axis=3, keepdims=True)
+    assert mean.intensity.values == pytest.approx(expected, rel=1e-6)
+    assert mean.illuminated_area.values[:, 0] == pytest.approx(each.illuminated_area.values.mean(axis=1))
+    patterns.write_patterns(snapshots, tmp_path / "mean.nc", SETTINGS | {"average_snapshots": True})
+    with xarray.open_dataset(tmp_path / "mean.nc") as data:
+        assert (data.intensity.values == patterns.simulate(snapshots, SETTINGS, average_snapshots=True).intensity).all()
+
+
+def test_debye_waller_factors_are_refused_where_atoms_are_displaced(aluminium, tmp_path):
+    hot = SETTINGS | {"debye_waller": {"Al": 0.8}}
+    with pytest.raises(ValueError, match="one of 2 snapshots"):
+        patterns.simulate([aluminium, aluminium], hot)
+    write_structures([aluminium, aluminium], tmp_path / "two.cif")
+    with pytest.raises(ValueError, match=r"two\.cif, snapshot 0 is one of 2 snapshots"):
+        patterns.simulate(tmp_path / "two.cif", hot)
+    write_structures([aluminium], tmp_path / "thermal.cif", metadata={"rule": "structure_thermal"})
+    with pytest.raises(ValueError, match=r"thermal\.cif comes from molecular dynamics"):
+        patterns.simulate_file(tmp_path / "thermal.cif", tmp_path / "thermal.nc", hot)
+    moving = aluminium.copy()
+    moving.set_momenta(np.ones((4, 3)))
+    with pytest.raises(ValueError, match="molecular dynamics"):
+        patterns.simulate(moving, hot)
+    assert not (tmp_path / "thermal.nc").exists()
+
+
+def test_a_study_gives_each_crystal_the_factors_of_its_elements(aluminium, tmp_path):
+    write_structures([aluminium], tmp_path / "al.cif")
+    given = SETTINGS | {"debye_waller": {"Al": 0.8, "Fe": 0.3}}
+    patterns.simulate_file(tmp_path / "al.cif", tmp_path / "al.nc", given)
+    with xarray.open_dataset(tmp_path / "al.nc") as data:
+        assert json.loads(data.attrs["debye_waller_angstrom2"]) == {"Al": 0.8}
+        expected = patterns.simulate(aluminium, SETTINGS, debye_waller={"Al": 0.8})
+        assert data.intensity.values == pytest.approx(expected.intensity.values, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", ["block", "sphere"])
+def test_every_setting_under_each_method_by_name(aluminium, shape):
+    small = {"zone_axes": [[1, 1, 2]], "voltages": [200.0], "camera_lengths": [1.2], "pixels": 16}
+    small |= {"tilt": [4.0, -3.0], "rotation": 25.0, "convergence": 0.2, "shape": shape, "debye_waller": {"Al": 0.8}}
+    aluminium.info["repeat"] = [4, 4, 3]
+    images = {}
+    for name in ("laue", "nufft", "direct"):
+        data = patterns.simulate(aluminium, SETTINGS | small, method=name)
+        assert data.attrs["method"] == name
+        images[name] = data.intensity.values[0, 0, 0, 0].astype(float)
+    outside = np.abs(np.arange(16) - 7.5) > 3
+    outside = outside[:, None] | outside[None, :]
+    for name, bound in (("laue", laue.ERROR_BOUND), ("nufft", planes.ERROR_BOUND)):
+        largest = images["direct"][outside].max()
+        assert np.abs(images[name] - images["direct"])[outside].max() < bound * largest
+
+
+def test_direct_sum_warns_before_it_takes_minutes(aluminium, monkeypatch, caplog):
+    monkeypatch.setattr(direct, "intensity", lambda *_: np.zeros((256, 256)))
+    one = {"method": "direct", "zone_axes": [[0, 0, 1]], "voltages": [200.0], "camera_lengths": [0.8]}
+    with caplog.at_level(logging.WARNING):
+        patterns.simulate(aluminium, one, repeat=(4, 3, 2))
+        assert not caplog.records
+        patterns.simulate(aluminium, one, repeat=(40, 30, 20))
+    assert "will take about" in caplog.text
+    views = [Specimen.from_atoms(aluminium * n).view((0, 0, 1)) for n in (2, 5)]
+    beam = geometry.Beam(1 / geometry.wavelength(200.0), geometry.Detector(0.8, 63.5, 256))
+    assert direct.pattern_bytes(views[1], beam, 0.5) > direct.pattern_bytes(views[0], beam, 0.5) > 256**2 * 16
+
+
+def test_spots_by_name_refuse_what_they_cannot_do(aluminium):
+    aluminium.info["repeat"] = [8, 6, 1]
+    with pytest.raises(ValueError, match="method: spots"):
+        patterns.PatternSet.plan([aluminium], SETTINGS | {"method": "spots"})
+
+
+def test_two_runs_give_the_same_bits(aluminium):
+    more = SETTINGS | {"convergence": 0.2, "tilt": [3.0, -2.0], "rotation": 20.0}
+    runs = [patterns.simulate(aluminium, more).intensity.values for _ in range(2)]
+    assert (runs[0] == runs[1]).all()
 
 
 def test_reading_another_file(tmp_path):
@@ -287,9 +535,30 @@ def test_memory_sets_the_batch_and_never_the_result(aluminium, caplog):
     with caplog.at_level(logging.INFO):
         whole = patterns.simulate([aluminium], SETTINGS)
         parts = patterns.simulate([aluminium], SETTINGS, memory=1e-6)
-    assert "8 patterns in 1 batches" in caplog.text
-    assert "8 patterns in 8 batches" in caplog.text
+    batches = [record.args[0] for record in caplog.records if "in a batch" in record.msg]
+    assert batches == [8] + [1] * 8
     assert (whole.intensity.values == parts.intensity.values).all()  # to the bit
+    # the beams of a view share planes: they stay together whatever the memory, and so does the result
+    shared = [patterns.simulate([aluminium], SETTINGS, memory=m, method="nufft").intensity.values for m in (2.0, 1e-6)]
+    assert (shared[0] == shared[1]).all()
+
+
+def test_configuration_refuses_what_does_not_go_together():
+    def fault(section, conditions=({"kind": "pristine", "host": "Al"},)):
+        with pytest.raises(config.ConfigError) as error:
+            config.validate({"diffraction": section, "conditions": list(conditions)}, "c.yaml")
+        return str(error.value)
+
+    assert fault({"model": "article", "shape": "sphere"}).startswith(
+        "c.yaml: diffraction: shape: sphere has no meaning"
+    )
+    assert "diffraction.debye_waller: debye_waller: 'Alu'" in fault({"debye_waller": {"Alu": 0.8}})
+    assert "diffraction.debye_waller: debye_waller: B = -1.0" in fault({"debye_waller": {"Al": -1}})
+    assert "diffraction.tilt[1]" in fault({"tilt": [0, 300]})
+    assert "diffraction.convergence" in fault({"convergence": 20})
+    thermal = {"kind": "thermal", "host": "Al", "supercell": [2, 2, 2], "temperatures": [300]}
+    message = fault({"debye_waller": {"Al": 0.8}}, [{"kind": "pristine", "host": "Al"}, thermal])
+    assert message.startswith("c.yaml: diffraction.debye_waller: conditions[1] (thermal)")
 
 
 def test_squared_amplitude_is_recovered(aluminium):
@@ -317,12 +586,14 @@ def test_kernels_are_compiled_once(aluminium):
 
 def test_method_follows_the_cost(aluminium):
     plan = patterns.PatternSet.plan([aluminium], SETTINGS)
-    assert plan.method() is patterns.LAUE
+    assert plan.method().name == "laue"
     rng = np.random.default_rng(0)
     cell = np.diag([120.0, 90.0, 5.0])
     plate = Atoms("Al3000", cell=cell, scaled_positions=rng.random((3000, 3)))
     plan = patterns.PatternSet.plan([plate], SETTINGS)
-    assert plan.method() is patterns.NUFFT
+    assert plan.method().name == "nufft"
+    aluminium.info["repeat"] = [22, 22, 22]
+    assert patterns.PatternSet.plan([aluminium], SETTINGS | {"shape": "sphere"}).method().name == "nufft"
     assert plan.method().error_bound == planes.ERROR_BOUND
 
 

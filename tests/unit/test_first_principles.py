@@ -17,15 +17,16 @@ from ase.calculators.emt import EMT
 from ase.io import read
 from ase.optimize import BFGS
 
-from defraction.first_principles import aimd, lattice, relax
+from defraction.first_principles import aimd, debye, formation, lattice, relax
 from defraction.first_principles.calculator import (
     RUNGS,
     Ladder,
     NotSelfConsistent,
     most_symmetric_point,
-    settings_for,
 )
-from defraction.first_principles.trajectory import Trajectory, WallTimeReached, fingerprint
+from defraction.first_principles.settings import settings_for
+from defraction.first_principles.trajectory import Trajectory, WallTimeReached, fingerprint, segment
+from defraction.hosts import read_hosts
 from defraction.structures import write_structures
 
 LIBRARY = Path(relax.__file__).parents[2]
@@ -86,6 +87,12 @@ def perfect() -> Atoms:
     return atoms
 
 
+@pytest.fixture(scope="module")
+def hosts(root) -> dict[str, dict]:
+    """The rows of resources/hosts.csv."""
+    return {name: vars(host) for name, host in read_hosts(root / "resources/hosts.csv").items()}
+
+
 PUBLISHED = md_settings("published", timestep=2.0, steps=10, flights=2)  # 2 x 11 geometries
 EQUILIBRATED = md_settings("equilibrated", equilibration=14, snapshots=3, every=2)  # 21 geometries
 
@@ -96,7 +103,7 @@ EQUILIBRATED = md_settings("equilibrated", equilibration=14, snapshots=3, every=
 @pytest.mark.parametrize("preset", ["smoke", "laptop", "paper"])
 @pytest.mark.parametrize("host", ["Al", "Fe"])
 def test_settings_are_plain_values(preset, host):
-    for task in ("lattice", "relax", "aimd"):
+    for task in ("lattice", "relax", "aimd", "elastic"):
         settings = settings_for(host, preset, task, elements=["C"], supercell=[3, 2, 1], temperature=100)
         assert json.loads(json.dumps(settings)) == settings
         assert set(settings) == {"task", "electronic", task}
@@ -132,18 +139,89 @@ def test_overrides_replace_values_of_the_task_only():
     assert settings_for("Al", "smoke", "relax")["relax"]["fmax"] == 0.05, "the table itself must not change"
 
 
+def test_a_key_of_electronic_in_the_section_of_a_task_holds_for_that_task_alone():
+    overrides = {"electronic": {"width": 0.3}, "relax": {"kpoints": [5, 5, 5], "convergence": {"forces": 0.5}}}
+    relaxation = settings_for("Al", "laptop", "relax", overrides=overrides)
+    assert relaxation["electronic"]["kpoints"] == [5, 5, 5]
+    assert relaxation["electronic"]["width"] == 0.3
+    assert relaxation["electronic"]["convergence"]["forces"] == 0.5
+    assert relaxation["electronic"]["convergence"]["density"] == 1e-3, "criteria that are not given stay"
+    assert "kpoints" not in relaxation["relax"]
+    equation = settings_for("Al", "laptop", "lattice", overrides=overrides)
+    assert equation["electronic"]["kpoints"] == [11, 11, 11]
+    assert equation["electronic"]["width"] == 0.3
+
+
+def test_a_host_of_the_tables_has_the_same_settings_by_name_and_by_row(hosts):
+    for name in ("Al", "Fe"):
+        for task in ("lattice", "relax", "aimd", "elastic"):
+            arguments = {"elements": ["C", name], "supercell": [2, 2, 2], "temperature": 300}
+            assert settings_for(hosts[name], "paper", task, **arguments) == settings_for(
+                name, "paper", task, **arguments
+            )
+
+
+def test_every_host_has_settings_for_every_task(hosts):
+    assert len(hosts) > 10
+    for row in hosts.values():
+        for task in ("lattice", "relax", "aimd", "elastic"):
+            settings = settings_for(row, "laptop", task, supercell=[2, 2, 2], temperature=300)
+            assert json.loads(json.dumps(settings)) == settings
+            assert bool(settings["electronic"]["moments"]) == bool(row["magnetic_moment"])
+
+
+def test_the_rules_for_other_hosts_agree_with_the_tables_where_both_speak(hosts):
+    """Aluminium and iron under other names: their settings then come from the rules."""
+    for name, element, relax_points in (("Al", "Ga", 12), ("Fe", "Mn", 4)):
+        row = {**hosts[name], "name": element}
+        ours = settings_for(row, "laptop", "relax", supercell=[1, 1, 1])
+        table = settings_for(name, "laptop", "relax", supercell=[1, 1, 1])
+        assert ours["electronic"]["kpoints"] == table["electronic"]["kpoints"] == [relax_points] * 3
+        assert ours["electronic"]["width"] == table["electronic"]["width"]
+        # A curvature off by a factor of 1.2 costs BFGS nothing.
+        assert ours["relax"]["curvature"] == pytest.approx(table["relax"]["curvature"], rel=0.2)
+        flight = settings_for(row, "laptop", "aimd", temperature=300)["aimd"]
+        assert flight["timestep"] == 5.0
+
+
+def test_light_and_stiff_atoms_take_finer_steps_of_the_same_times(hosts):
+    for protocol in ("published", "equilibrated"):
+        carbon = settings_for(hosts["C"], "paper", "aimd", temperature=300, protocol=protocol)["aimd"]
+        aluminium = settings_for("Al", "paper", "aimd", temperature=300, protocol=protocol)["aimd"]
+        assert carbon["timestep"] < aluminium["timestep"]
+        for key in {"steps", "equilibration", "every"} & set(aluminium):
+            assert carbon["timestep"] * carbon[key] == pytest.approx(aluminium["timestep"] * aluminium[key])
+
+
+def test_cutoffs_from_the_data_sets_are_those_of_the_table_within_a_hundred_electronvolts():
+    from defraction.first_principles import datasets, tables
+
+    for preset, row in tables.CUTOFF.items():
+        for element, cutoff in row.items():
+            assert abs(datasets.cutoff(element, preset) - cutoff) <= 150, (preset, element)
+    for element in ("Al", "Cu", "O"):
+        cutoffs = [datasets.cutoff(element, preset) for preset in tables.PRESETS]
+        assert cutoffs == sorted(cutoffs)
+    assert datasets.cutoff("O", "laptop") > datasets.cutoff("Na", "laptop"), "2p is harder than 3s"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"preset": "latop"}, "did you mean 'laptop'"),
-        ({"host": "Cu"}, "Al, Fe"),
+        ({"host": "Cu"}, "its row of resources/hosts.csv"),
         ({"task": "relaxation"}, "did you mean 'relax'"),
-        ({"elements": ["Xx"]}, "'Xx'"),
+        ({"elements": ["Po"]}, r"'Po': no PAW data set .* Ag, Al"),
         ({"supercell": [2, 2, 0]}, "at least 1"),
         ({"task": "aimd"}, "temperature"),
         ({"task": "aimd", "temperature": 100, "protocol": "publshed"}, "did you mean 'published'"),
         ({"overrides": {"relax": {"fmx": 0.1}}}, "did you mean 'fmax'"),
         ({"overrides": {"relaxx": {}}}, "did you mean 'relax'"),
+        ({"overrides": {"relax": {"fmax": "small"}}}, r"relax\.fmax: needs a number"),
+        ({"overrides": {"electronic": {"kpoints": [2, 2]}}}, "three whole numbers"),
+        ({"overrides": {"electronic": {"point_group": 1}}}, "true or false"),
+        ({"overrides": {"lattice": 3}}, "keys and values"),
+        ({"overrides": {"aimd": {"temperature": 300}}}, "unknown key"),
     ],
 )
 def test_bad_settings_say_what_is_allowed(arguments, words):
@@ -155,7 +233,7 @@ def test_bad_settings_say_what_is_allowed(arguments, words):
 def test_importing_the_modules_does_not_load_the_heavy_packages():
     # ASE itself imports the bare package gpaw as a plugin; _gpaw is the compiled part that comes with its code.
     code = (
-        "import sys; from defraction.first_principles import aimd, calculator, lattice, relax; "
+        "import sys; from defraction.first_principles import aimd, calculator, elastic, lattice, ranks, relax, worker; "
         "print([m for m in ('_gpaw', 'torch', 'pymatgen', 'matplotlib.pyplot') if m in sys.modules])"
     )
     out = subprocess.run(
@@ -297,6 +375,17 @@ def test_wall_time_ends_a_relaxation_that_then_goes_on(unbroken, tmp_path):
         except WallTimeReached:
             assert len((tmp_path / "relax.jsonl").read_bytes().splitlines()) == calls + 1, "one geometry in every call"
     assert calls == unbroken[1]["steps"] + 1
+    assert np.abs(relaxed.positions - unbroken[0].positions).max() < 1e-9
+
+
+def test_segments_go_on_where_the_one_before_stopped(unbroken, tmp_path):
+    restart, done = tmp_path / "restart", []
+    while not (done and done[-1]):
+        segment(relax.relax, al_vacancy(), relax_settings(), tmp_path / "marker.json", restart, emt, walltime=0.0)
+        done.append(json.loads((tmp_path / "marker.json").read_text())["finished"])
+    assert len(done) == unbroken[1]["steps"] + 1, "one geometry in every segment"
+    segment(relax.relax, al_vacancy(), relax_settings(), tmp_path / "marker.json", restart, emt_that_ends_after(0), 0.0)
+    relaxed, _ = relax.relax(al_vacancy(), relax_settings(), emt_that_ends_after(0), restart)
     assert np.abs(relaxed.positions - unbroken[0].positions).max() < 1e-9
 
 
@@ -587,3 +676,91 @@ def test_the_fit_recovers_a_birch_murnaghan_curve():
     assert energy == pytest.approx(e0, abs=1e-9)
     assert modulus == pytest.approx(78.0, rel=1e-5)
     assert residual < 1e-9
+
+
+def test_a_crystal_structure_without_a_cell_is_named(tmp_path):
+    with pytest.raises(ValueError, match="fcc, bcc, diamond"):
+        lattice.equation_of_state(
+            {**AL, "crystal_structure": "hcp"},
+            settings_for("Al", "laptop", "lattice"),
+            tmp_path,
+            calculator_factory=emt,
+        )
+
+
+# Formation energy
+
+
+def relaxed_summary(atoms: Atoms, folder: Path) -> dict:
+    return relax.relax(atoms, relax_settings(), emt, folder)[1]
+
+
+def test_vacancy_formation_energy_is_that_of_removing_an_atom(tmp_path):
+    crystal = perfect()
+    vacant = crystal.copy()
+    del vacant[0]
+    ours = formation.vacancy(relaxed_summary(vacant, tmp_path / "v"), relaxed_summary(crystal, tmp_path / "p"))
+
+    def energy(atoms):
+        atoms = atoms.copy()
+        atoms.calc = EMT()
+        BFGS(atoms, logfile=None).run(fmax=0.005, steps=100)
+        return atoms.get_potential_energy()
+
+    # The atom goes to where its energy is that of the crystal; forces of 0.005 eV/Å leave less than 1e-4 eV.
+    assert ours == pytest.approx(energy(vacant) - energy(crystal) + energy(crystal) / 32, abs=1e-4)
+
+
+def test_energies_that_do_not_belong_together_are_refused(tmp_path):
+    crystal = relaxed_summary(perfect(), tmp_path / "p")
+    vacant = {**crystal, "atoms": 31, "formula": "Al31"}
+    other = settings_for("Al", "paper", "relax")
+    with pytest.raises(ValueError, match="cutoff = 250"):
+        formation.vacancy({**vacant, "settings": other}, crystal)
+    with pytest.raises(ValueError, match="not comparable"):
+        formation.vacancy({**vacant, "energies_comparable": False}, crystal)
+    with pytest.raises(ValueError, match="no vacancy"):
+        formation.vacancy(crystal, crystal)
+
+
+# Debye model
+
+
+def test_the_debye_model_has_its_two_limits():
+    cold, hot, theta, mass = 1e-3, 5000.0, 428.0, 26.98
+    zero_point = 3 * debye.HBAR2_PER_U_KB_A2 / (4 * mass * theta)
+    assert debye.mean_square_displacement(0, theta, mass) == pytest.approx(zero_point)
+    # The correction is of order (T / Theta)^2.
+    assert debye.mean_square_displacement(cold, theta, mass) == pytest.approx(zero_point, rel=1e-10)
+    classical = debye.mean_square_displacement(hot, theta, mass, classical=True)
+    # The expansion at high temperature: 1 + (Theta / T)^2 / 36.
+    assert debye.mean_square_displacement(hot, theta, mass) / classical == pytest.approx(
+        1 + (theta / hot) ** 2 / 36, abs=1e-6
+    )
+
+
+def test_the_debye_model_by_a_sum_over_modes():
+    """An independent way: the mean of (hbar / 2 m omega) coth over a Debye density of states."""
+    from scipy import constants
+
+    temperature, theta, mass = 120.0, 428.0, 26.98
+    omega = (np.arange(200_000) + 0.5) / 200_000 * theta * constants.k / constants.hbar
+    weight = omega**2 / (omega**2).sum()
+    coth = 1 / np.tanh(constants.hbar * omega / (2 * constants.k * temperature))
+    mean = (weight * constants.hbar / (2 * mass * constants.atomic_mass * omega) * coth).sum() * 1e20
+    assert debye.mean_square_displacement(temperature, theta, mass) == pytest.approx(mean, rel=1e-6)
+
+
+def test_the_summary_of_a_flight_holds_the_debye_model_only_where_it_is_known(tmp_path):
+    _, plain = aimd.run(perfect(), PUBLISHED, emt, tmp_path)
+    _, compared = aimd.run(perfect(), PUBLISHED, emt, tmp_path, debye_temperature=428.0)
+    assert "debye" not in plain
+    rms = compared.pop("debye")["rms"]
+    assert compared == plain
+    assert rms["quantum"] > rms["classical"] > plain["mean"]["x_rms"], "20 fs are far from equilibrium"
+
+
+@pytest.mark.parametrize("wrong", [(-1, 400, 27), (300, 0, 27), (300, 400, 0)])
+def test_impossible_debye_solids_are_refused(wrong):
+    with pytest.raises(ValueError, match="Debye"):
+        debye.mean_square_displacement(*wrong)

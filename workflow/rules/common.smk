@@ -17,6 +17,7 @@ from defraction import config as configuration
 from defraction import conditions as table
 from defraction import hosts as host_table
 from defraction import materials as material_table
+from defraction.defects import potentials
 from defraction.digest import code_digest, code_files
 
 if not workflow.overwrite_configfiles:
@@ -30,6 +31,7 @@ try:
     )
     HOSTS = host_table.read_hosts("resources/hosts.csv")
     CONDITIONS = table.expand(settings, HOSTS)
+    potentials.check_conditions(CONDITIONS.values(), HOSTS)
     MATERIALS = material_table.catalogue(configuration.plain(settings.materials))
 except (ValueError, OSError, ModuleNotFoundError) as error:
     raise WorkflowError(str(error)) from None
@@ -38,13 +40,18 @@ config.update(configuration.plain(settings))
 
 MODEL = config["learning"]["architecture"]
 GPU = configuration.gpus_per_job(settings.runtime)
+NEEDS_ABTEM = (
+    config["diffraction"]["method"] == "multislice"
+    or config["diffraction"]["scattering_factors"] != "c4322"
+)
 FIGURES = ("accuracy", "strain", "ensemble", "patterns", "confusion", "learning")
 FAMILIES = {
     "strain": r"[a-z]+-(pristine|strain-.+)",
     "point": r"[a-z]+-(perfect|vacancy|substitution|interstitial)-.+",
+    "block": r"[a-z]+-(random|displaced)-.+",
     "thermal": r"[a-z]+-thermal-.+",
     "dislocation": r"[a-z]+-dislocation-.+",
-    "twin": r"[a-z]+-twin(-control)?",
+    "twin": r"[a-z]+-twin(-.+)?",
 }
 TEMPLATE = "workflow/report/report.html.j2"
 SHOWN = table.representatives(CONDITIONS)
@@ -82,6 +89,11 @@ def host_of(wildcards):
     """The host's row, by condition or by name."""
     name = getattr(wildcards, "host", None) or condition_of(wildcards).host
     return asdict(HOSTS[name])
+
+
+def used_hosts():
+    """The hosts of all conditions: the crystals that the split puts on one side."""
+    return sorted({condition.host for condition in CONDITIONS.values()})
 
 
 def lattice_of(wildcards):

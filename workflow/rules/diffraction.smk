@@ -12,7 +12,7 @@ rule simulate_clean:
     log:
         "logs/simulate_clean/{material}.log",
     conda:
-        "../envs/diffraction.yaml"
+        "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
         gpu=GPU,
     params:
@@ -32,7 +32,7 @@ rule simulate:
     log:
         "logs/simulate/{condition}.log",
     conda:
-        "../envs/diffraction.yaml"
+        "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
         gpu=GPU,
     params:

@@ -1,5 +1,39 @@
-# GPAW: lattice constants of the hosts, relaxed point defects, ab initio molecular dynamics.
-# In: config, resources/hosts.csv. Out: results/first_principles/.
+# GPAW: lattice constants of the hosts, relaxed point defects, ab initio molecular dynamics, elastic constants, formation
+# energies of vacancies. In: config, resources/hosts.csv. Out: results/first_principles/.
+
+import json
+
+
+def first_principles(task):
+    """What one task takes from its section of the configuration, so that an override of another one reruns nothing."""
+    section = config["first_principles"]
+    overrides = {
+        k: v for k, v in section["overrides"].items() if k in ("electronic", task)
+    }
+    return {"overrides": overrides, "preset": section["preset"]}
+
+
+def segments_of(task, condition):
+    """Segments of a job: those in which a finished result was made, so that another number reruns nothing; else those of
+    the configuration."""
+    record = Path(f"results/first_principles/{task}/{condition}.record.json")
+    if record.exists():
+        return json.loads(record.read_text()).get("segments", 1)
+    return config["runtime"]["segments"]
+
+
+def segment_before(task):
+    """The marker of the segment before this one; segments count down to the job that writes the results, 0."""
+
+    def marker(wildcards):
+        left = int(getattr(wildcards, "left", 0)) + 1
+        if left >= segments_of(task, wildcards.condition):
+            return {}
+        return {
+            "segment": f"results/first_principles/segments/{task}/{wildcards.condition}/{left}.json"
+        }
+
+    return marker
 
 
 rule lattice:
@@ -15,16 +49,20 @@ rule lattice:
     priority: 10
     conda:
         "../envs/gpaw.yaml"
+    threads: config["runtime"]["gpaw_ranks"]
+    resources:
+        gpu=int(config["runtime"]["gpaw_gpu"]),
     params:
         code=code_digest("lattice.py"),
         host=host_of,
-        first_principles=config["first_principles"],
+        first_principles=first_principles("lattice"),
     script:
         "../scripts/lattice.py"
 
 
 rule relax:
     input:
+        unpack(segment_before("relax")),
         lattice=lattice_of,
         code=code("relax.py"),
     output:
@@ -39,18 +77,53 @@ rule relax:
     priority: 10
     conda:
         "../envs/gpaw.yaml"
+    threads: config["runtime"]["gpaw_ranks"]
+    resources:
+        gpu=int(config["runtime"]["gpaw_gpu"]),
     params:
         code=code_digest("relax.py"),
         host=host_of,
         supercell=lambda wildcards: settings_of(wildcards)["supercell"],
         defect=lambda wildcards: settings_of(wildcards)["defect"],
-        first_principles=config["first_principles"],
+        first_principles=first_principles("relax"),
+    script:
+        "../scripts/relax.py"
+
+
+rule relax_segment:
+    input:
+        unpack(segment_before("relax")),
+        lattice=lattice_of,
+        code=code("relax.py"),
+    output:
+        segment=temp("results/first_principles/segments/relax/{condition}/{left}.json"),
+        record=temp(
+            "results/first_principles/segments/relax/{condition}/{left}.record.json"
+        ),
+    log:
+        "logs/relax/{condition}.{left}.log",
+    wildcard_constraints:
+        condition=FAMILIES["point"],
+        left=r"\d+",
+    priority: 10
+    conda:
+        "../envs/gpaw.yaml"
+    threads: config["runtime"]["gpaw_ranks"]
+    resources:
+        gpu=int(config["runtime"]["gpaw_gpu"]),
+    params:
+        code=code_digest("relax.py"),
+        host=host_of,
+        supercell=lambda wildcards: settings_of(wildcards)["supercell"],
+        defect=lambda wildcards: settings_of(wildcards)["defect"],
+        first_principles=first_principles("relax"),
     script:
         "../scripts/relax.py"
 
 
 rule aimd:
     input:
+        unpack(segment_before("aimd")),
         lattice=lattice_of,
         code=code("aimd.py"),
     output:
@@ -65,13 +138,93 @@ rule aimd:
     priority: 10
     conda:
         "../envs/gpaw.yaml"
+    threads: config["runtime"]["gpaw_ranks"]
+    resources:
+        gpu=int(config["runtime"]["gpaw_gpu"]),
     params:
         code=code_digest("aimd.py"),
         host=host_of,
         supercell=lambda wildcards: settings_of(wildcards)["supercell"],
         temperature=lambda wildcards: settings_of(wildcards)["temperature"],
         protocol=lambda wildcards: settings_of(wildcards)["protocol"],
-        first_principles=config["first_principles"],
+        first_principles=first_principles("aimd"),
         seed=lambda wildcards: table.seed_of(config["seed"], wildcards.condition),
     script:
         "../scripts/aimd.py"
+
+
+rule aimd_segment:
+    input:
+        unpack(segment_before("aimd")),
+        lattice=lattice_of,
+        code=code("aimd.py"),
+    output:
+        segment=temp("results/first_principles/segments/aimd/{condition}/{left}.json"),
+        record=temp(
+            "results/first_principles/segments/aimd/{condition}/{left}.record.json"
+        ),
+    log:
+        "logs/aimd/{condition}.{left}.log",
+    wildcard_constraints:
+        condition=FAMILIES["thermal"],
+        left=r"\d+",
+    priority: 10
+    conda:
+        "../envs/gpaw.yaml"
+    threads: config["runtime"]["gpaw_ranks"]
+    resources:
+        gpu=int(config["runtime"]["gpaw_gpu"]),
+    params:
+        code=code_digest("aimd.py"),
+        host=host_of,
+        supercell=lambda wildcards: settings_of(wildcards)["supercell"],
+        temperature=lambda wildcards: settings_of(wildcards)["temperature"],
+        protocol=lambda wildcards: settings_of(wildcards)["protocol"],
+        first_principles=first_principles("aimd"),
+        seed=lambda wildcards: table.seed_of(config["seed"], wildcards.condition),
+    script:
+        "../scripts/aimd.py"
+
+
+rule elastic:
+    input:
+        lattice="results/first_principles/lattice/{host}.json",
+        code=code("elastic.py"),
+    output:
+        json="results/first_principles/elastic/{host}.json",
+        log="results/first_principles/elastic/{host}.gpaw.txt",
+        record="results/first_principles/elastic/{host}.record.json",
+    log:
+        "logs/elastic/{host}.log",
+    priority: 10
+    conda:
+        "../envs/gpaw.yaml"
+    threads: config["runtime"]["gpaw_ranks"]
+    resources:
+        gpu=int(config["runtime"]["gpaw_gpu"]),
+    params:
+        code=code_digest("elastic.py"),
+        host=host_of,
+        first_principles=first_principles("elastic"),
+    script:
+        "../scripts/elastic.py"
+
+
+rule vacancy_energy:
+    input:
+        defect="results/first_principles/relax/{condition}.json",
+        perfect=lambda wildcards: f"results/first_principles/relax/{condition_of(wildcards).control}.json",
+        code=code("vacancy_energy.py"),
+    output:
+        json="results/first_principles/vacancy_energy/{condition}.json",
+        record="results/first_principles/vacancy_energy/{condition}.record.json",
+    log:
+        "logs/vacancy_energy/{condition}.log",
+    wildcard_constraints:
+        condition=r"[a-z]+-vacancy-.+",
+    conda:
+        "../envs/gpaw.yaml"
+    params:
+        code=code_digest("vacancy_energy.py"),
+    script:
+        "../scripts/vacancy_energy.py"

@@ -41,7 +41,7 @@ rule split:
             }
             for name, material in sorted(MATERIALS.items())
         ],
-        hosts={name: host.space_group for name, host in sorted(HOSTS.items())},
+        hosts={name: HOSTS[name].space_group for name in used_hosts()},
         split=config["learning"]["split"],
         seed=config["seed"],
     script:

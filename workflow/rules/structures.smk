@@ -84,6 +84,29 @@ rule structure_point:
         "../scripts/structure_point.py"
 
 
+rule structure_block:
+    input:
+        hosts=ancient("resources/hosts.csv"),
+        code=code("structure_block.py"),
+    output:
+        cif="results/structures/{condition}.cif",
+        extxyz="results/structures/{condition}.extxyz",
+        record="results/structures/{condition}.record.json",
+    log:
+        "logs/structure/{condition}.log",
+    wildcard_constraints:
+        condition=FAMILIES["block"],
+    conda:
+        "../envs/structures.yaml"
+    params:
+        code=code_digest("structure_block.py"),
+        host=host_of,
+        settings=settings_of,
+        seed=lambda wildcards: table.seed_of(config["seed"], wildcards.condition),
+    script:
+        "../scripts/structure_block.py"
+
+
 rule structure_thermal:
     input:
         snapshots="results/first_principles/aimd/{condition}.extxyz",

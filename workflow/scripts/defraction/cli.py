@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from defraction import simulate_command
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
 )
@@ -25,9 +27,11 @@ def preflight(config: Annotated[Path, typer.Option(help="configuration of the co
     """Check a configuration and clear what a killed run left; refuses while such a run still writes."""
     from defraction import conditions, hosts, materials, preflight
     from defraction import config as schema
+    from defraction.defects import potentials
 
     settings = schema.load(config)
-    conditions.expand(settings, hosts.read_hosts(Path("resources/hosts.csv")))
+    table = hosts.read_hosts(Path("resources/hosts.csv"))
+    potentials.check_conditions(conditions.expand(settings, table).values(), table)
     materials.catalogue(schema.plain(settings.materials))
     for line in preflight.clear(Path.cwd(), ["--configfile", str(config)]):
         typer.echo(f"defraction: {line}")
@@ -69,6 +73,10 @@ def verify() -> None:
     faults = provenance.verify(records)
     typer.echo("\n".join(faults) if faults else f"{len(records)} records: every file is as it was recorded")
     raise typer.Exit(1 if faults else 0)
+
+
+app.command(cls=simulate_command.GroupedCommand)(simulate_command.simulate)
+app.command()(simulate_command.reflections)
 
 
 def _records() -> list[dict]:

@@ -43,7 +43,7 @@ class Condition:
 
     @property
     def family(self) -> str:
-        """Which builder makes the structure: strain, point, thermal, dislocation or twin."""
+        """Which builder makes the structure: strain, point, block, thermal, dislocation or twin."""
         return self.settings["family"]
 
     @property
@@ -71,7 +71,7 @@ def expand(config: schema.Config, hosts: dict) -> dict[str, Condition]:
                 f"{where}.host: unknown host '{entry.host}'; {hint}"
                 f"Known hosts (resources/hosts.csv): {', '.join(hosts)}"
             )
-        if hasattr(entry, "solute"):
+        if getattr(entry, "solute", None) is not None:
             _check_element(entry.solute, f"{where}.solute")
         for condition in _conditions(entry, config):
             known = out.get(condition.id)
@@ -109,7 +109,7 @@ def representatives(conditions: dict[str, Condition]) -> list[str]:
     chosen = {}
     for c in conditions.values():
         if c.kind != "control" and not c.id.endswith("-unrelaxed"):
-            chosen[c.host, c.kind, c.settings.get("component")] = c.id
+            chosen[c.host, c.kind, c.settings.get("mode"), c.settings.get("component")] = c.id
     return list(chosen.values())
 
 
@@ -135,6 +135,8 @@ def _conditions(entry, config: schema.Config) -> list[Condition]:
         return [pristine]
     if entry.kind == "strain":
         return [pristine, *(_strain(entry, value, pristine, repeat) for value in entry.numbers())]
+    if entry.kind in ("random_defects", "random_displacements"):
+        return _random_block(entry, pristine, repeat)
     if entry.kind in ("dislocation", "twin"):
         return _lattice_defect(entry)
 
@@ -176,34 +178,96 @@ def _conditions(entry, config: schema.Config) -> list[Condition]:
 
 
 def _strain(entry, value: float, pristine: Condition, repeat: list[int]) -> Condition:
-    normal = entry.component[0] == entry.component[1]
-    text = f"{100 * value:+.6g}pct" if normal else f"{value:+.6g}rad"
+    if entry.mode in ("stress", "pressure"):
+        text = f"{value:+.6g}GPa"
+    elif entry.mode == "component" and entry.component[0] != entry.component[1]:
+        text = f"{value:+.6g}rad"
+    else:
+        text = f"{100 * value:+.6g}pct"
+    plane = entry.plane or (0, 0, 1)
+    name, settings = {
+        "component": (entry.component, {"component": entry.component, "value": value}),
+        "biaxial": (
+            "biaxial-" + "".join(map(str, plane)),
+            {"mode": "biaxial", "plane": list(plane), "value": value},
+        ),
+        "hydrostatic": ("hydrostatic", {"mode": "hydrostatic", "value": value}),
+        "stress": (f"stress-{entry.component}", {"mode": "stress", "stress": {entry.component: value}}),
+        "pressure": ("pressure", {"mode": "stress", "pressure": value}),
+    }[entry.mode]
+    number = text.replace("pct", " %").replace("rad", " rad").replace("GPa", " GPa")
     return Condition(
-        f"{entry.host.lower()}-strain-{entry.component}{text}",
+        f"{entry.host.lower()}-strain-{name}{text}",
         pristine.id,
         entry.host,
         "strain",
-        f"{entry.component} {text.replace('pct', ' %').replace('rad', ' rad')}",
-        _settings("strain", component=entry.component, value=value, repeat=repeat),
+        f"{name.replace('-', ' ')} {number}",
+        _settings("strain", repeat=repeat, **settings),
     )
 
 
+def _random_block(entry, pristine: Condition, block: list[int]) -> list[Condition]:
+    out = [pristine]
+    common = {"block": block, "samples": entry.samples}
+    prefix = entry.host.lower()
+    if entry.kind == "random_displacements":
+        for fraction in entry.fractions:
+            text = f"{100 * fraction:.6g}pct"
+            settings = {"displacement": {"distribution": entry.distribution, "fraction": fraction}, **common}
+            out.append(
+                Condition(
+                    f"{prefix}-displaced-{entry.distribution}-{text}", pristine.id, entry.host, entry.kind,
+                    f"{entry.distribution} {100 * fraction:.6g} %", _settings("block", **settings),
+                )
+            )  # fmt: skip
+        return out
+    parts = [p for p in (entry.defect, entry.solute, entry.site) if p]
+    for concentration in entry.concentrations:
+        defect = {"kind": entry.defect, "solute": entry.solute, "site": entry.site, "concentration": concentration}
+        out.append(
+            Condition(
+                "-".join([prefix, "random", *(p.lower() for p in parts), f"{100 * concentration:.6g}pct"]),
+                pristine.id, entry.host, entry.kind, f"{' '.join(parts)} {100 * concentration:.6g} %",
+                _settings("block", defects=[defect], **common),
+            )
+        )  # fmt: skip
+    return out
+
+
 def _lattice_defect(entry) -> list[Condition]:
-    settings = {k: v for k, v in schema.plain(entry).items() if k not in ("host", "kind")}
-    name = f"{entry.host.lower()}-{entry.kind}"
-    parameter = "one boundary"
+    settings = {k: v for k, v in schema.plain(entry).items() if k not in ("host", "kind") and v is not None}
+    relaxed = {k: settings.pop(k) for k in ("potential", "fmax", "rim") if k in settings}
+    outline = dict(settings)
+    block = f"{entry.host.lower()}-{entry.kind}"
     if entry.kind == "dislocation":
-        name += f"-edge-{entry.count}"
-        parameter = f"{entry.count} edges, {entry.spacing:g} Å apart"
-    control = f"{name}-control"
+        method = outline.pop("method")
+        block += f"-{entry.character}-{entry.count}"
+        apart = "evenly" if entry.spacing is None else f"{entry.spacing:g} Å apart"
+        parameter = f"{entry.count} {entry.character}, {apart}"
+        if entry.periodic:
+            block += "-row"
+            parameter += ", endless row"
+        name = block if method == "elastic" else f"{block}-{method}"
+        parameter += "" if method == "elastic" else f", {method}"
+    else:
+        parameter = "one boundary"
+        if entry.thickness is not None:
+            block += f"-stack-{entry.thickness:g}A"
+            parameter = f"stack of {entry.thickness:g} Å"
+        name = block
+    if entry.potential is not None:
+        settings |= relaxed
+        name += "-relaxed"
+        parameter += ", relaxed"
+    control = f"{block}-control"
     return [
         Condition(
             control,
             control,
             entry.host,
             "control",
-            f"control of {name}",
-            _settings(entry.kind, perfect=True, **settings),
+            f"control of {block}",
+            _settings(entry.kind, perfect=True, **outline),
         ),
         Condition(name, control, entry.host, entry.kind, parameter, _settings(entry.kind, perfect=False, **settings)),
     ]

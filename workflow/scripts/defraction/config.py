@@ -27,16 +27,12 @@ from pydantic import (
     model_validator,
 )
 
-SPACE_GROUPS = (213, 221, 225, 227, 229)
-ZONE_AXES = [
-    (0, 0, 1), (0, 1, 1), (1, 1, 1), (0, 1, 2), (1, 1, 2), (1, 2, 2), (0, 1, 3), (1, 1, 3),
-    (0, 2, 3), (1, 2, 3), (0, 1, 4), (2, 2, 3), (1, 1, 4), (1, 3, 3), (1, 2, 4), (2, 3, 3),
-]  # fmt: skip
-"""The 16 coprime [uvw] with 0 <= u <= v <= w and u² + v² + w² <= 22, from [001] to [233]. The article prints their
-number and ends, not the list (Jeong et al., RSC Adv. 14, 18489 (2024), 10.1039/d3ra08939h): an inference."""
+from defraction.diffraction import settings as diffraction
 
+SPACE_GROUPS = (213, 221, 225, 227, 229)
 MAX_STRAIN = 0.2
 Count = Annotated[int, Field(ge=1)]
+Tilt = Annotated[float, Field(ge=-diffraction.MAX_TILT, le=diffraction.MAX_TILT)]
 Supercell = Annotated[tuple[Count, Count, Count], Field(description="cells along a, b, c")]
 
 
@@ -83,27 +79,77 @@ class Specimen(Section):
     )
 
 
-class Diffraction(Section):
-    """Microscope and detector (physics)."""
+def _default(key: str) -> Any:
+    value = diffraction.DEFAULTS[key]
+    return list(value) if isinstance(value, tuple) else value
 
-    model: Literal["physical", "article"] = Field(
-        "physical", description="physical: curved Ewald sphere, sharp block; article: flat plane, smooth beam"
+
+class Diffraction(Section):
+    """Microscope, detector and method (physics)."""
+
+    method: Literal[diffraction.METHODS] = Field(  # type: ignore[valid-type]
+        _default("method"),
+        description="auto: the cheaper of laue (repeated cells) and nufft (large cells), both exact; direct: the sum "
+        "over every atom; spots: one spot per reflection, approximate; multislice: dynamical, by abTEM",
     )
-    scattering_factors: Literal["c4322"] = Field(
-        "c4322", description="table of electron scattering factors (International Tables C, 4.3.2.2)"
+    model: Literal[diffraction.MODELS] = Field(  # type: ignore[valid-type]
+        _default("model"), description="physical: curved Ewald sphere, sharp block; article: flat plane, smooth beam"
+    )
+    scattering_factors: Literal[diffraction.TABLES] = Field(  # type: ignore[valid-type]
+        _default("scattering_factors"),
+        description="table of electron scattering factors (c4322: International Tables C, 4.3.2.2)",
     )
     zone_axes: list[tuple[int, int, int]] = Field(
-        ZONE_AXES, min_length=1, description="zone axes [u, v, w] of the reference cell; electrons travel along them"
+        _default("zone_axes"),
+        min_length=1,
+        description="zone axes [u, v, w] of the reference cell; electrons travel along them",
     )
     voltages: list[Annotated[float, Field(ge=20, le=3000)]] = Field(
-        [120.0, 200.0, 300.0], min_length=1, description="accelerating voltages [kV]"
+        _default("voltages"), min_length=1, description="accelerating voltages [kV]"
     )
     camera_lengths: list[Annotated[float, Field(gt=0, le=10)]] = Field(
-        [0.5, 0.8, 1.2], min_length=1, description="camera lengths [m]"
+        _default("camera_lengths"), min_length=1, description="camera lengths [m]"
     )
-    detector_width: float = Field(63.5, gt=0, le=1000, description="width of the square detector [mm]")
-    pixels: int = Field(256, ge=16, le=4096, description="pixels along each edge of the pattern")
-    response_sigma: float = Field(0.5, ge=0.3, le=5, description="Gaussian detector response, standard deviation [px]")
+    detector_width: float = Field(
+        _default("detector_width"), gt=0, le=1000, description="width of the square detector [mm]"
+    )
+    pixels: int = Field(_default("pixels"), ge=16, le=4096, description="pixels along each edge of the pattern")
+    response_sigma: float = Field(
+        _default("response_sigma"),
+        ge=diffraction.SIGMA_MIN,
+        le=5,
+        description="Gaussian detector response, standard deviation [px]",
+    )
+    tilt: tuple[Tilt, Tilt] = Field(
+        _default("tilt"),
+        description="tilt of the specimen away from the zone axis [mrad], about the pattern's x, then its y axis "
+        "(right-handed)",
+    )
+    rotation: float = Field(
+        _default("rotation"),
+        ge=-360,
+        le=360,
+        description="in-plane rotation of the crystal [degree], from x towards y",
+    )
+    convergence: float = Field(
+        _default("convergence"),
+        ge=0,
+        le=diffraction.MAX_CONVERGENCE,
+        description="semi-angle of the cone of illumination [mrad]: incoherent sum over the directions in it",
+    )
+    shape: Literal[diffraction.SHAPES] = Field(  # type: ignore[valid-type]
+        _default("shape"),
+        description="outline of the specimen: the whole block, or the cylinder (along c) or sphere inscribed in it",
+    )
+    debye_waller: dict[str, float] = Field(
+        _default("debye_waller"),
+        description="Debye-Waller factors {element: B in Å²}; others have none; not with thermal conditions",
+    )
+    average_snapshots: bool = Field(
+        _default("average_snapshots"),
+        description="mean of the intensities over the snapshots of a structure file (frozen phonons), in place of one "
+        "pattern for each",
+    )
 
     @field_validator("zone_axes")
     @classmethod
@@ -120,6 +166,17 @@ class Diffraction(Section):
     def distinct(cls, values):
         return _distinct(values, "value")
 
+    @field_validator("debye_waller")
+    @classmethod
+    def of_elements(cls, factors):
+        diffraction.check_debye_waller(factors)
+        return factors
+
+    @model_validator(mode="after")
+    def together(self):
+        diffraction.check_together(self.model_dump())
+        return self
+
 
 class FirstPrinciples(Section):
     """GPAW (physics)."""
@@ -127,6 +184,19 @@ class FirstPrinciples(Section):
     preset: Literal["smoke", "laptop", "paper"] = Field(
         "laptop", description="set of cutoffs, k-meshes and convergence limits; docs/first-principles.md lists them"
     )
+    overrides: dict[str, dict[str, Any]] = Field(
+        {},
+        description="values in place of the preset's: {section: {key: value}} with the sections electronic, lattice, "
+        "relax, aimd and elastic; a key of electronic may stand in the section of one task",
+    )
+
+    @field_validator("overrides")
+    @classmethod
+    def known(cls, overrides):
+        from defraction.first_principles.tables import check_overrides
+
+        check_overrides(overrides)
+        return overrides
 
 
 class Range(Section):
@@ -163,35 +233,101 @@ class Pristine(Condition):
 
 
 class Strain(Condition):
-    """Uniform strain by Hooke's law for the anisotropic crystal, all other stresses zero."""
+    """Uniform strain by Hooke's law for the anisotropic crystal."""
 
     kind: Literal["strain"]
-    component: Literal["xx", "yy", "zz", "yz", "xz", "xy"] = Field(
-        description="normal component (fraction) or shear component (engineering strain, rad)"
+    mode: Literal["component", "biaxial", "hydrostatic", "stress", "pressure"] = Field(
+        "component",
+        description="component: one strain component, all other stresses zero; biaxial: mismatch in a free film; "
+        "hydrostatic: the same along all axes; stress: one stress component; pressure",
+    )
+    component: Literal["xx", "yy", "zz", "xy", "xz", "yz"] | None = Field(
+        None, description="normal or shear component, for the modes component and stress"
+    )
+    plane: tuple[int, int, int] | None = Field(
+        None, description="Miller indices of the film's plane, for the mode biaxial (default 0, 0, 1)"
     )
     values: Annotated[
         Annotated[list[float], Tag("list")] | Annotated[Range, Tag("range")],
         Discriminator(lambda given: "range" if isinstance(given, dict | Range) else "list"),
-    ] = Field(description="strains: a list, or {start, stop, step}; 0.01 is 1 %")
+    ] = Field(
+        description="a list, or {start, stop, step}: strains as fractions (0.01 is 1 %), shear as engineering strain "
+        "[rad]; stress and pressure in GPa"
+    )
 
-    @field_validator("values")
-    @classmethod
-    def bounded(cls, values):
-        numbers = values.values() if isinstance(values, Range) else values
+    @model_validator(mode="after")
+    def consistent(self):
+        numbers = self.numbers()
         if not numbers:
             raise ValueError("no strain given; write at least one value")
-        for value in numbers:
-            if abs(value) > MAX_STRAIN:
-                raise ValueError(
-                    f"strain {value:g} is beyond {MAX_STRAIN:g}: Hooke's law does not hold there "
-                    f"(did you mean {value / 100:g}? strains are fractions, 0.01 is 1 %)"
-                )
-            if value == 0:
-                raise ValueError("a strain of zero is the control (kind pristine), which is always added; leave it out")
-        return values
+        if 0 in numbers:
+            raise ValueError("a strain of zero is the control (kind pristine), which is always added; leave it out")
+        if (self.component is not None) != (self.mode in ("component", "stress")):
+            takes = "needs a component, such as xx" if self.component is None else "takes no component"
+            raise ValueError(f"the mode {self.mode} {takes}")
+        if self.plane is not None and self.mode != "biaxial":
+            raise ValueError(f"the mode {self.mode} takes no plane")
+        if self.mode not in ("stress", "pressure"):
+            for value in numbers:
+                if abs(value) > MAX_STRAIN:
+                    raise ValueError(
+                        f"strain {value:g} is beyond {MAX_STRAIN:g}: Hooke's law does not hold there "
+                        f"(did you mean {value / 100:g}? strains are fractions, 0.01 is 1 %)"
+                    )
+        return self
 
     def numbers(self) -> list[float]:
         return self.values.values() if isinstance(self.values, Range) else list(self.values)
+
+
+class RandomBlock(Condition):
+    """Disorder without a period: the whole specimen is one block of `specimen.repeat` cells."""
+
+    samples: Annotated[int, Field(ge=1, le=100)] = Field(
+        1, description="independent specimens, kept as the structures of one file"
+    )
+
+
+class RandomDefects(RandomBlock):
+    """Point defects at random sites of the whole specimen, unrelaxed; the control is the pristine crystal."""
+
+    kind: Literal["random_defects"]
+    defect: Literal["vacancy", "substitution", "interstitial"] = Field("vacancy", description="kind of defect")
+    solute: str | None = Field(None, description="element symbol of the foreign atom; none for a vacancy")
+    site: Literal["tetrahedral", "octahedral", "hexagonal"] | None = Field(
+        None, description="interstitial site; hexagonal in diamond"
+    )
+    concentrations: list[Annotated[float, Field(gt=0, le=0.5)]] = Field(
+        min_length=1, description="defects per lattice site (the predecessors tested vacancies up to 0.25)"
+    )
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if (self.solute is None) != (self.defect == "vacancy"):
+            needs = "takes no solute" if self.defect == "vacancy" else "needs a solute"
+            raise ValueError(f"the defect {self.defect} {needs}")
+        if (self.site is None) == (self.defect == "interstitial"):
+            needs = "needs a site" if self.site is None else "takes no site"
+            raise ValueError(f"the defect {self.defect} {needs}")
+        _distinct(self.concentrations, "concentration")
+        return self
+
+
+class RandomDisplacements(RandomBlock):
+    """Every atom of the specimen displaced at random (no thermal motion); the control is the pristine crystal."""
+
+    kind: Literal["random_displacements"]
+    distribution: Literal["gaussian", "uniform"] = Field("gaussian", description="distribution of each component")
+    fractions: list[Annotated[float, Field(gt=0, le=0.25)]] = Field(
+        min_length=1,
+        description="gaussian: standard deviation, uniform: largest value of a component, over the distance of "
+        "nearest neighbours",
+    )
+
+    @field_validator("fractions")
+    @classmethod
+    def distinct(cls, values):
+        return _distinct(values, "fraction")
 
 
 class PointDefect(Condition):
@@ -236,30 +372,71 @@ class Thermal(Condition):
         return _distinct(values, "temperature")
 
 
-class Dislocation(Condition):
-    """An array of edge dislocations of equal sign on one slip plane, by anisotropic elasticity."""
+class Relaxable(Condition):
+    """A specimen that an interatomic potential may relax."""
+
+    potential: str | None = Field(
+        None,
+        description="interatomic potential that relaxes the specimen: default or a name of docs/structures.md; none: "
+        "not relaxed",
+    )
+    fmax: float = Field(0.01, gt=0, description="largest force at which that relaxation ends [eV/Å]")
+    rim: float | None = Field(
+        None, ge=0, description="width of the rim that is held fixed [Å]; default: twice the potential's cutoff"
+    )
+
+
+class Dislocation(Relaxable):
+    """An array of dislocations of equal sign on one slip plane."""
 
     kind: Literal["dislocation"]
+    character: Literal["edge", "screw", "mixed"] = Field(
+        "edge", description="angle of line and Burgers vector; mixed: 60 degrees in fcc, 70.5 in bcc"
+    )
+    method: Literal["elastic", "half-planes"] = Field(
+        "elastic", description="elastic: anisotropic elasticity; half-planes: by inserting them, as the article does"
+    )
     count: Annotated[int, Field(ge=1, le=20)] = Field(4, description="number of dislocations (article: 4)")
-    spacing: float = Field(32.0, gt=2, description="distance between neighbours on the slip plane [Å]; not published")
+    spacing: Annotated[float, Field(gt=2)] | None = Field(
+        32.0, description="distance between neighbours on the slip plane [Å]; not published; null: even, if periodic"
+    )
+    periodic: bool = Field(False, description="an endless row along the slip plane instead of a finite one")
     size: tuple[float, float] = Field(
         (160.0, 120.0), description="cross-section along the Burgers vector and the plane normal [Å]; not published"
     )
     line_repeat: Count = Field(16, description="periods of the lattice along the dislocation line")
 
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.spacing is None and not self.periodic:
+            raise ValueError("spacing is null; only a periodic row is evenly spaced by itself")
+        return self
 
-class Twin(Condition):
-    """A finite bicrystal with one coherent Sigma 3 boundary."""
+
+class Twin(Relaxable):
+    """A finite bicrystal with one coherent Sigma 3 boundary, or a stack of twins."""
 
     kind: Literal["twin"]
     size: tuple[float, float, float] = Field(
         (160.0, 120.0, 80.0),
         description="extent along the twinning direction, the plane normal and their cross product [Å]; not published",
     )
+    thickness: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="thickness of the lamellae of a stack [Å]; null: one boundary"
+    )
 
 
 AnyCondition = Annotated[
-    Pristine | Strain | Vacancy | Substitution | Interstitial | Thermal | Dislocation | Twin,
+    Pristine
+    | Strain
+    | Vacancy
+    | Substitution
+    | Interstitial
+    | RandomDefects
+    | RandomDisplacements
+    | Thermal
+    | Dislocation
+    | Twin,
     Field(discriminator="kind"),
 ]
 
@@ -327,6 +504,27 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where patterns and networks are computed")
     memory: float = Field(2.0, gt=0, description="memory for a batch of patterns [GiB]")
     training_threads: Count = Field(2, description="CPU threads of one training job")
+    gpaw_ranks: Count = Field(1, description="MPI ranks of one GPAW job; 1 needs no MPI")
+    gpaw_gpu: bool = Field(False, description="GPAW on GPUs; needs a build of GPAW for them")
+    mpi_launcher: str = Field(
+        "mpiexec", min_length=1, description="command that starts MPI ranks, with its arguments (srun --mpi=pmi2)"
+    )
+    walltime: float | None = Field(
+        None, gt=0, description="a GPAW job ends before this time is up, with restart state [s]; null: no limit"
+    )
+    segments: Annotated[int, Field(ge=1, le=99)] = Field(
+        1,
+        description="jobs of at most `walltime`, one after the other, in which a relaxation or a run of molecular "
+        "dynamics is done",
+    )
+
+    @model_validator(mode="after")
+    def limited(self):
+        if self.segments > 1 and self.walltime is None:
+            raise ValueError(
+                "segments above 1 need a walltime at which a segment ends; give runtime.walltime in seconds"
+            )
+        return self
 
 
 class Presentation(Section):
@@ -352,6 +550,16 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
     presentation: Presentation = Presentation()
+
+    @model_validator(mode="after")
+    def displacements_once(self):
+        thermal = [i for i, condition in enumerate(self.conditions) if condition.kind == "thermal"]
+        if self.diffraction.debye_waller and thermal:
+            raise ValueError(
+                f"diffraction.debye_waller: conditions[{thermal[0]}] (thermal) displaces the atoms itself, so their "
+                "motion would be counted twice; empty debye_waller, or remove the thermal conditions"
+            )
+        return self
 
 
 def validate(raw: dict[str, Any], source: str = "config") -> Config:
@@ -423,8 +631,8 @@ def _explain(fault: dict, raw: dict) -> str:
         hint = f"did you mean '{near[0]}'? " if near else ""
         return f"{where}: unknown kind {name!r}; {hint}Known kinds: {', '.join(KINDS)}"
     message = re.sub(r"^Value error, ", "", fault["msg"])
-    if kind == "value_error":
-        return f"{where}: {message}"
+    if kind == "value_error":  # a fault between sections names its key itself
+        return f"{where}: {message}" if where else message
     return f"{where}: {message[0].lower()}{message[1:]} (found {given!r})"
 
 

@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+_FACE_CENTRED = [[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
+CENTRING = {"fcc": _FACE_CENTRED, "bcc": [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]], "diamond": _FACE_CENTRED}  # lattice points
 BASIS = {
-    "fcc": [[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]],
-    "bcc": [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]],
+    "fcc": CENTRING["fcc"],
+    "bcc": CENTRING["bcc"],
+    # space group 227, origin choice 2: the origin is the inversion centre between two atoms
+    "diamond": [[(x + shift) % 1 for x in point] for shift in (0.125, -0.125) for point in _FACE_CENTRED],
 }
-NEAREST_NEIGHBOUR = {"fcc": np.sqrt(2) / 2, "bcc": np.sqrt(3) / 2}  # distance in units of the lattice parameter
+SPACE_GROUP = {"fcc": 225, "bcc": 229, "diamond": 227}
+NEAREST_NEIGHBOUR = {"fcc": np.sqrt(2) / 2, "bcc": np.sqrt(3) / 2, "diamond": np.sqrt(3) / 4}  # lattice parameters
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Host:
     """
 
     name: str
-    crystal_structure: str  # fcc | bcc
+    crystal_structure: str  # fcc | bcc | diamond
     space_group: int
     lattice_parameter: float  # Å
     c11: float  # GPa
@@ -42,7 +47,8 @@ class Host:
 def read_hosts(path: Path | str) -> dict[str, Host]:
     """Read the table of hosts.
 
-    Raises ValueError naming the line and column for a value that is missing or impossible.
+    Columns that `Host` does not have, such as the source of the magnetic moment, are for the reader only. Raises
+    ValueError naming the line and column for a value that is missing or impossible.
     """
     hosts = {}
     with open(path, newline="", encoding="utf-8") as file:
@@ -58,7 +64,14 @@ def read_hosts(path: Path | str) -> dict[str, Host]:
                     raise ValueError(f"{path}, line {number}: column {field.name} is missing or empty")
             host = Host(**values)
             if host.crystal_structure not in BASIS:
-                raise ValueError(f"{path}, line {number}: {host.crystal_structure!r} is neither fcc nor bcc")
+                raise ValueError(
+                    f"{path}, line {number}: crystal_structure {host.crystal_structure!r} is none of {', '.join(BASIS)}"
+                )
+            if host.space_group != SPACE_GROUP[host.crystal_structure]:
+                raise ValueError(
+                    f"{path}, line {number}: space group {host.space_group}, but {host.crystal_structure} "
+                    f"is {SPACE_GROUP[host.crystal_structure]}"
+                )
             stable = host.c44 > 0 and host.c11 > abs(host.c12) and host.c11 + 2 * host.c12 > 0
             if not (stable and host.lattice_parameter > 0):
                 raise ValueError(f"{path}, line {number}: {host.name} is not a mechanically stable cubic crystal")
@@ -73,7 +86,7 @@ def select_host(hosts: dict[str, Host], name: str) -> Host:
     lowered = {known.lower(): known for known in hosts}
     nearest = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.3)
     hint = f"; did you mean {lowered[nearest[0]]}?" if nearest else ""
-    raise ValueError(f"unknown host {name!r}; known hosts are {', '.join(sorted(hosts))}{hint}")
+    raise ValueError(f"unknown host {name!r}; known hosts are {', '.join(hosts)}{hint}")
 
 
 def unit_cell(host: Host, lattice_parameter: float | None = None) -> Atoms:
@@ -113,8 +126,8 @@ def oriented_cell(host: Host, vectors: np.ndarray) -> Atoms:
 
 
 def points_on_lattice(fractions: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Fractional coordinates with rounding undone: the points of a cubic lattice are whole multiples of 1/2."""
-    exact = np.round(2 * fractions @ vectors) / 2 @ np.linalg.inv(vectors)
+    """Fractional coordinates with rounding undone: the sites of the hosts are whole multiples of 1/8."""
+    exact = np.round(8 * fractions @ vectors) / 8 @ np.linalg.inv(vectors)
     return exact - np.floor(exact + 1e-12)
 
 

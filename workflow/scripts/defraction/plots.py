@@ -56,11 +56,11 @@ def accuracy(table: Path, png: Path, pdf: Path, presentation: dict) -> None:
 
 
 def strain(table: Path, conditions: dict, png: Path, pdf: Path, presentation: dict) -> None:
-    """Label accuracy against normal and shear strain, one curve per host; zero strain is the pristine control."""
+    """Label accuracy against single strain components, one curve per host; zero strain is the pristine control."""
     rows = {r["condition"]: r for r in read(table)}
     groups: dict[tuple[str, str], list[tuple[float, dict]]] = {}
     for c in conditions.values():
-        if c.kind == "strain" and c.id in rows:
+        if c.kind == "strain" and "mode" not in c.settings and c.id in rows:
             groups.setdefault((c.settings["component"], c.host), []).append((c.settings["value"], rows[c.id]))
     components = sorted({component for component, _ in groups}) or ["xx"]
     figure, panels = plt.subplots(1, len(components), figsize=(3.6 * len(components), 3), sharey=True, squeeze=False)

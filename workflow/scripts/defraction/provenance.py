@@ -17,6 +17,7 @@ from pathlib import Path
 
 SCHEMA = "defraction-record/1"
 DISTRIBUTIONS = {
+    "abtem": "abtem",
     "ase": "ase",
     "finufft": "finufft",
     "gemmi": "gemmi",

@@ -63,6 +63,10 @@ def check_standard_orientation(atoms: Atoms) -> None:
         )
 
 
+BUILT = ("deformation", "defects", "displacement")
+"""What the builders say of a structure in `info`; it joins the metadata."""
+
+
 def write_structures(
     images: list[Atoms], cif: Path | str, extxyz: Path | str | None = None, metadata: dict | None = None
 ) -> None:
@@ -135,6 +139,9 @@ def _facts(atoms: Atoms, metadata: dict | None) -> dict:
             f"not {reference_cell.tolist()} and {repeat}"
         )
     origin = metadata if metadata is not None else atoms.info.get("origin")
+    built = {key: atoms.info[key] for key in BUILT if key in atoms.info}
+    if built:
+        origin = {**(origin or {}), **built}
     return {"reference_cell": reference_cell, "repeat": repeat, "origin": origin}
 
 

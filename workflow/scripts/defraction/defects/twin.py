@@ -1,4 +1,4 @@
-"""A finite bicrystal with one coherent Sigma 3 twin boundary, by pure lattice construction. Lengths in Å.
+"""Coherent Sigma 3 twin boundaries, one in a finite bicrystal or several in a stack. Lengths in Å.
 
 Frame: x along the twinning direction, y along the normal of the twin plane, z along their cross product (the direction
 in which the article looks, up to its sign).
@@ -25,18 +25,32 @@ def build(host: Host, settings: dict) -> Atoms:
     left above and below; `info["repeat"]` is [n_x, 1, n_z]. The reference cell, to which zone axes refer, is the
     conventional cube of the matrix. In fcc the boundary is the usual stacking ...ABCACBA... without further faults; in
     bcc it is the reflection boundary without the rigid shift along the twinning direction that some potentials prefer.
-    Nothing is relaxed.
 
-    Raises ValueError for sizes that are missing, not positive, or too thin for a plane on either side.
+    `settings["thickness"]` [Å] makes a stack instead: matrix and twin alternate from the matrix at the bottom, each so
+    thick, rounded to whole planes; their number is the one that comes nearest to the height. Every boundary is such
+    a shared plane and mirror. `info["boundaries"]` then lists their y [Å].
+
+    `settings["potential"]`, the name or file of an interatomic potential, relaxes the stack (`potentials.relax`, whose
+    `fmax`, `rim` and `steps` are settings too). Without it nothing is relaxed.
+
+    Raises ValueError for sizes that are missing, not positive, or too thin for a plane on either side of a boundary.
     """
-    matrix, planes = _matrix(host, settings)
+    matrix, planes, lamella = _matrix(host, settings)
     spacing = matrix.cell[1, 1] / planes
-    middle = matrix.cell[1, 1] / 2
-    plane = np.round((matrix.positions[:, 1] - middle) / spacing).astype(int)
-    mirrored = matrix[plane < 0]
-    mirrored.positions[:, 1] = 2 * middle - mirrored.positions[:, 1]
-    atoms = matrix[plane <= 0] + mirrored
-    atoms.info = matrix.info
+    if lamella is None:
+        middle = matrix.cell[1, 1] / 2
+        plane = np.round((matrix.positions[:, 1] - middle) / spacing).astype(int)
+        mirrored = matrix[plane < 0]
+        mirrored.positions[:, 1] = 2 * middle - mirrored.positions[:, 1]
+        atoms = matrix[plane <= 0] + mirrored
+        atoms.info = matrix.info
+    else:
+        atoms = _stack(host, matrix, planes, lamella)
+    if settings.get("potential") is not None:
+        from defraction.defects.potentials import find_potential, relax
+
+        chosen = {key: settings[key] for key in ("fmax", "rim", "steps") if key in settings}
+        atoms = relax(atoms, find_potential(settings["potential"], host), **chosen)
     return atoms
 
 
@@ -45,8 +59,27 @@ def build_control(host: Host, settings: dict) -> Atoms:
     return _matrix(host, settings)[0]
 
 
-def _matrix(host: Host, settings: dict) -> tuple[Atoms, int]:
-    """Single crystal with an odd number of atomic planes, the middle one at half the height; that number."""
+def _stack(host: Host, matrix: Atoms, planes: int, lamella: int) -> Atoms:
+    """Planes of the matrix put in the order in which mirrors at every `lamella`-th plane would show them."""
+    vectors, per_period = FRAMES[host.crystal_structure]
+    cell = oriented_cell(host, vectors)
+    spacing = matrix.cell[1, 1] / planes
+    members = [np.flatnonzero(np.round(cell.positions[:, 1] / spacing) == number) for number in range(per_period)]
+    first = lamella - 1  # planes below the first boundary
+    phase = (np.arange(planes) - first) % (2 * lamella)
+    source = first - np.minimum(phase, 2 * lamella - phase)  # the distance to the next even mirror, in the first grain
+    rows = [members[number % per_period] for number in source]
+    atoms = cell[np.concatenate(rows)]
+    atoms.positions[:, 1] = (np.repeat(np.arange(planes), [len(row) for row in rows]) + 0.5) * spacing
+    atoms.set_cell(matrix.cell)
+    atoms.pbc = matrix.pbc
+    boundaries = (np.arange(first, planes - 1, lamella) + 0.5) * spacing
+    atoms.info = {**matrix.info, "boundaries": boundaries.tolist()}
+    return atoms
+
+
+def _matrix(host: Host, settings: dict) -> tuple[Atoms, int, int | None]:
+    """Single crystal of all planes, the number of these, and how many lie from boundary to boundary of a stack."""
     if host.crystal_structure not in FRAMES:
         raise ValueError(f"twins are known for {' and '.join(FRAMES)} hosts, not {host.crystal_structure}")
     size = settings.get("size")
@@ -56,9 +89,18 @@ def _matrix(host: Host, settings: dict) -> tuple[Atoms, int]:
     cell = oriented_cell(host, vectors)
     lengths = cell.cell.lengths()
     spacing = lengths[1] / per_period
-    planes = 2 * round((size[1] / spacing - 1) / 2) + 1
-    if planes < 3:
-        raise ValueError(f"a twin {size[1]} Å high has no plane beside the boundary; give {3 * spacing:.1f} Å")
+    thickness, lamella = settings.get("thickness"), None
+    if thickness is None:
+        planes = 2 * round((size[1] / spacing - 1) / 2) + 1
+        if planes < 3:
+            raise ValueError(f"a twin {size[1]} Å high has no plane beside the boundary; give {3 * spacing:.1f} Å")
+    else:
+        lamella = round(thickness / spacing)
+        if lamella < 2:
+            raise ValueError(
+                f"twin lamellae {thickness} Å thick have no plane between boundaries; give {2 * spacing:.1f} Å or more"
+            )
+        planes = lamella * max(2, round((size[1] / spacing + 1) / lamella)) - 1
     atoms = cell.repeat((1, -(-planes // per_period), 1))
     plane = np.round(atoms.positions[:, 1] / spacing).astype(int)
     atoms = atoms[plane < planes]
@@ -67,4 +109,4 @@ def _matrix(host: Host, settings: dict) -> tuple[Atoms, int]:
     atoms.pbc = [True, False, True]
     repeat = [max(1, round(size[0] / lengths[0])), 1, max(1, round(size[2] / lengths[2]))]
     atoms.info = {"reference_cell": cell.info["reference_cell"], "repeat": repeat}
-    return atoms, planes
+    return atoms, planes, lamella

@@ -104,13 +104,22 @@ def scattering_vectors(x: np.ndarray, y: np.ndarray, k: float, distance: float, 
     return np.stack([k * x / n, k * y / n, z], axis=-1)
 
 
-def zone_frame(reference_cell: np.ndarray, zone_axis: tuple[int, int, int]) -> np.ndarray:
+def zone_frame(
+    reference_cell: np.ndarray,
+    zone_axis: tuple[int, int, int],
+    rotation: float = 0.0,
+    tilt: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
     """Return the rotation matrix, rows x, y, z of the pattern's frame in the crystal's Cartesian frame.
 
     z is parallel to u a + v b + w c; x is the component of a perpendicular to z (of b where a is parallel to z).
     ``frame @ r`` are the components of a crystal vector r along the beam frame's axes.
 
-    Raises ValueError for a zone axis that is not three whole numbers or is [0 0 0], or a flat cell.
+    From there the crystal is turned about z by ``rotation`` [degrees], x towards y, then tilted by ``tilt`` [mrad]:
+    first about the fixed x (y towards z), then about the fixed y (z towards x), both right-handed.
+
+    Raises ValueError for a zone axis that is not three whole numbers or is [0 0 0], angles that are not finite, or a
+    flat cell.
     """
     cell = np.asarray(reference_cell, dtype=float)
     if cell.shape != (3, 3) or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-9:
@@ -118,6 +127,10 @@ def zone_frame(reference_cell: np.ndarray, zone_axis: tuple[int, int, int]) -> n
     uvw = np.asarray(zone_axis, dtype=float)
     if uvw.shape != (3,) or not np.isfinite(uvw).all() or (uvw != np.rint(uvw)).any() or not uvw.any():
         raise ValueError(f"zone_axes: {list(zone_axis)} is not a direction; give three whole numbers, not all zero")
+    if not math.isfinite(rotation):
+        raise ValueError(f"rotation: {rotation!r} is not an angle in degrees")
+    if len(tilt) != 2 or not all(map(math.isfinite, tilt)):
+        raise ValueError(f"tilt: {tilt!r} is not two angles in mrad")
     z = uvw @ cell
     z /= np.linalg.norm(z)
     for vector in cell[:2]:
@@ -125,7 +138,20 @@ def zone_frame(reference_cell: np.ndarray, zone_axis: tuple[int, int, int]) -> n
         if np.linalg.norm(x) > 1e-6 * np.linalg.norm(vector):
             break
     x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z])
+    frame = np.stack([x, np.cross(z, x), z])
+    if rotation or any(tilt):
+        frame = _turn(1, 1e-3 * tilt[1]) @ _turn(0, 1e-3 * tilt[0]) @ _turn(2, math.radians(rotation)) @ frame
+    return frame
+
+
+def _turn(axis: int, angle: float) -> np.ndarray:
+    """Return the matrix that turns a column vector by ``angle`` [rad] about axis 0, 1 or 2 (x, y, z), right-handed."""
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.eye(3)
+    matrix[i, i] = matrix[j, j] = math.cos(angle)
+    matrix[j, i] = math.sin(angle)
+    matrix[i, j] = -math.sin(angle)
+    return matrix
 
 
 def reciprocal_cell(cell: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ steps, each one parallel loop over (pattern, row) of many patterns at once:
 2. ``_rows``: for every fine row, F_cell by interpolation, times the lattice sums, integrated over the pixel columns;
 3. ``_pixels``: integrated over the pixel rows.
 
+A tilted beam only subtracts a constant from every q (Beam.origin): the band limits stay what they are.
+
 Phases are reduced to one turn in double precision before anything is rounded to single precision. Every sum has a fixed
 order, so two runs give the same bits.
 """
@@ -67,7 +69,7 @@ def plan(view: View, beam: Beam, sigma: float) -> tuple[_Axis, _Axis]:
     """Return the samples along x and y; the slope of the Ewald sphere adds part of the thickness to the extent."""
     slope = 0.0 if beam.flat else sampling.largest_tangent(beam, sigma)
     block = view.extent()
-    cell = np.ptp(view.positions, axis=0)
+    cell = view.cell_extent
     axes = []
     for i in range(2):
         across, along = block[i] + ATOM_DIAMETER * 0.5, block[2]
@@ -83,10 +85,10 @@ def pattern_bytes(view: View, beam: Beam, sigma: float) -> int:
     return 8 * x.coarse * y.coarse + 4 * y.fine * beam.detector.pixels + 4 * beam.detector.pixels**2
 
 
-def cost(view: View, beam: Beam, sigma: float) -> float:
-    """Return roughly the CPU seconds of one pattern, to choose between methods."""
-    x, y = plan(view, beam, sigma)
-    return 1e-9 * x.coarse * y.coarse * len(view.positions) + 5e-9 * x.fine * y.fine
+def cost(view: View, beams: Sequence[Beam], sigma: float) -> float:
+    """Return roughly the CPU seconds of the patterns of all ``beams``, to choose between methods."""
+    plans = [plan(view, beam, sigma) for beam in beams]
+    return sum(6.5e-10 * x.coarse * y.coarse * len(view.positions) + 7e-9 * x.fine * y.fine for x, y in plans)
 
 
 def intensities(views: Sequence[View], beams: Sequence[Beam], sigma: float, factors: Factors) -> np.ndarray:
@@ -129,7 +131,7 @@ def intensities(views: Sequence[View], beams: Sequence[Beam], sigma: float, fact
 class _Setup:
     """Everything the kernels read, as flat arrays; ``_start`` arrays say where an item's part begins."""
 
-    beam: np.ndarray  # (pattern, 4): k, distance, pitch, coordinate of the left edge of the samples in pixels
+    beam: np.ndarray  # (pattern, 8): k, distance, pitch, left edge of the samples in pixels, flat, origin of q (3)
     per_pixel: np.ndarray  # (pattern, 2) for x and y, as the next three
     ratio: np.ndarray
     fine: np.ndarray
@@ -173,7 +175,10 @@ class _Setup:
         coarse, fine = pairs("coarse"), pairs("fine")
         return cls(
             beam=np.array(
-                [[b.k, b.detector.distance, b.detector.pitch, -pad - 0.5 * b.detector.pixels, b.flat] for b in beams]
+                [
+                    [b.k, b.detector.distance, b.detector.pitch, -pad - 0.5 * b.detector.pixels, b.flat, *b.origin]
+                    for b in beams
+                ]
             ),
             per_pixel=pairs("per_pixel"),
             ratio=pairs("ratio"),
@@ -228,7 +233,8 @@ def _largest_q(beam: Beam, plan: tuple[_Axis, _Axis], sigma: float) -> float:
     """Return the largest |q| [1/Å] of the coarse grids, which reach beyond the fine ones."""
     inside = 0.5 * beam.detector.pixels + sampling.padding(sigma)
     edges = [beam.detector.pitch * (inside + TAPS * axis.ratio / axis.per_pixel) for axis in plan]
-    return float(np.linalg.norm(scattering_vectors(*edges, beam.k, beam.detector.distance)))
+    corner = np.linalg.norm(scattering_vectors(*edges, beam.k, beam.detector.distance))
+    return float(corner + np.linalg.norm(beam.origin))
 
 
 def lattice_tables(view: View) -> np.ndarray:
@@ -290,7 +296,7 @@ def _cell_amplitudes(
     """Fill ``amplitude`` (2, sample) with the real and imaginary part of F_cell on the coarse grids."""
     for task in prange(len(tasks)):
         pattern, row = tasks[task, 0], tasks[task, 1]
-        k, distance, pitch, edge, flat = beam[pattern]
+        k, distance, pitch, edge, flat, origin_x, origin_y, origin_z = beam[pattern]
         columns = coarse[pattern, 0]
         lead_x = TAPS_BEFORE if ratio[pattern, 0] > 1 else 0
         lead_y = TAPS_BEFORE if ratio[pattern, 1] > 1 else 0
@@ -301,11 +307,10 @@ def _cell_amplitudes(
             x = pitch * (edge + (ratio[pattern, 0] * (c - lead_x) + 0.5) / per_pixel[pattern, 0])
             rho = x * x + y * y
             n = math.sqrt(rho + distance * distance)
-            qx[c] = k * x / n
-            qy[c] = k * y / n
-            z = k * rho / (n * (n + distance))
-            node[c] = (qx[c] * qx[c] + qy[c] * qy[c] + (1.0 - flat) * z * z) * per_step
-            qz[c] = (flat - 1.0) * z
+            qx[c] = k * x / n - origin_x
+            qy[c] = k * y / n - origin_y
+            qz[c] = (flat - 1.0) * k * rho / (n * (n + distance)) - origin_z
+            node[c] = (qx[c] * qx[c] + qy[c] * qy[c] + qz[c] * qz[c]) * per_step
         start = coarse_start[pattern] + row * columns
         for c in range(columns):
             amplitude[0, start + c] = 0.0
@@ -374,30 +379,32 @@ def _cosine_of_angle(x, y):
 
 
 @_inline
-def _sharp_block(x0, step, y, across, along, repeat, squared):
+def _sharp_block(x0, step, y, across, along, offset, repeat, squared):
     """Multiply |F_cell|^2 on one row by the three squared lattice sums and by cos^3(2 theta).
 
     x0 + i step and y are tangents of the scattering angle; h = q . a with q = k (x c, y c, c - 1), c = cos(2 theta);
-    ``across`` (3, 2) and ``along`` (3,) are k times the components of the cell vectors.
+    ``across`` (3, 2) and ``along`` (3,) are k times the components of the cell vectors; ``offset`` (3,) is subtracted
+    from h.
     """
     a_x, b_x, c_x = across[0, 0], across[1, 0], across[2, 0]
     a_y, b_y, c_y = y * across[0, 1], y * across[1, 1], y * across[2, 1]
     a_z, b_z, c_z = along[0], along[1], along[2]
+    a_0, b_0, c_0 = offset[0], offset[1], offset[2]
     n_a, n_b, n_c = np.float32(repeat[0]), np.float32(repeat[1]), np.float32(repeat[2])
     for i in range(len(squared)):
         x = x0 + i * step
         cosine = _cosine_of_angle(x, y)
         sag = cosine - 1.0
-        top_a, bottom_a = lattice_sum((x * a_x + a_y) * cosine + sag * a_z, n_a)
-        top_b, bottom_b = lattice_sum((x * b_x + b_y) * cosine + sag * b_z, n_b)
-        top_c, bottom_c = lattice_sum((x * c_x + c_y) * cosine + sag * c_z, n_c)
+        top_a, bottom_a = lattice_sum((x * a_x + a_y) * cosine + (sag * a_z - a_0), n_a)
+        top_b, bottom_b = lattice_sum((x * b_x + b_y) * cosine + (sag * b_z - b_0), n_b)
+        top_c, bottom_c = lattice_sum((x * c_x + c_y) * cosine + (sag * c_z - c_0), n_c)
         lattice = (top_a * top_b * top_c) / (bottom_a * bottom_b * bottom_c)
         c = np.float32(cosine)
         squared[i] *= lattice * lattice * (c * c * c)
 
 
 @_inline
-def _smooth_block(x0, step, y, across, along, tables, squared):
+def _smooth_block(x0, step, y, across, along, offset, tables, squared):
     """As :func:`_sharp_block` for the smooth beam, whose squared lattice sums are tabulated over half a period."""
     last = tables.shape[1] - 1
     for i in range(len(squared)):
@@ -406,7 +413,7 @@ def _smooth_block(x0, step, y, across, along, tables, squared):
         c = np.float32(cosine)
         product = c * c * c
         for axis in range(3):
-            h = (x * across[axis, 0] + y * across[axis, 1]) * cosine + (cosine - 1.0) * along[axis]
+            h = (x * across[axis, 0] + y * across[axis, 1]) * cosine + ((cosine - 1.0) * along[axis] - offset[axis])
             node = 2.0 * last * abs(h - np.rint(h))
             n = min(int(node), last - 1)
             product *= tables[axis, n] + np.float32(node - n) * (tables[axis, n + 1] - tables[axis, n])
@@ -422,14 +429,14 @@ def _rows(
     pixels = rows.shape[1]
     for task in prange(len(tasks)):
         pattern, j = tasks[task, 0], tasks[task, 1]
-        k, distance, pitch, edge, flat = beam[pattern]
+        k, distance, pitch, edge, flat, origin_x, origin_y, origin_z = beam[pattern]
         columns = coarse[pattern, 0]
 
         # F_cell on this row's coarse columns, then |F_cell|^2 on its fine samples
-        block, offset = j // ratio[pattern, 1], j % ratio[pattern, 1]
+        block, between = j // ratio[pattern, 1], j % ratio[pattern, 1]
         real, imaginary = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
         for tap in range(TAPS if ratio[pattern, 1] > 1 else 1):
-            weight = interpolation[interpolation_start[pattern, 1] + offset, tap]
+            weight = interpolation[interpolation_start[pattern, 1] + between, tap]
             start = coarse_start[pattern] + (block + tap) * columns
             source_real, source_imaginary = amplitude[0, start : start + columns], amplitude[1, start : start + columns]
             for c in range(columns):
@@ -447,11 +454,13 @@ def _rows(
         y = pitch * (edge + (j + 0.5) / per_pixel[pattern, 1]) / distance
         x0 = pitch * (edge + 0.5 / per_pixel[pattern, 0]) / distance
         step = pitch / per_pixel[pattern, 0] / distance
-        across, along = k * cells[view[pattern], :, :2], k * (1.0 - flat) * cells[view[pattern], :, 2]
+        cell = cells[view[pattern]]
+        across, along = k * cell[:, :2], k * (1.0 - flat) * cell[:, 2]
+        offset = origin_x * cell[:, 0] + origin_y * cell[:, 1] + origin_z * cell[:, 2]
         if lattice.shape[2] == 0:
-            _sharp_block(x0, step, y, across, along, repeats[view[pattern]], squared)
+            _sharp_block(x0, step, y, across, along, offset, repeats[view[pattern]], squared)
         else:
-            _smooth_block(x0, step, y, across, along, lattice[view[pattern]], squared)
+            _smooth_block(x0, step, y, across, along, offset, lattice[view[pattern]], squared)
 
         # integrated over pixels along x
         width = per_pixel[pattern, 0]

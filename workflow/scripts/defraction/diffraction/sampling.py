@@ -13,7 +13,6 @@ from defraction.diffraction.geometry import Beam
 
 TAPS = 10  # of the interpolation of the cell's amplitude, which is sampled more coarsely than |A|^2
 OVERSAMPLING = 3.0  # of that coarse sampling against the band limit; with TAPS = 10 the worst error is 3e-6
-SIGMA_MIN = 0.3  # px; a narrower response would need many more samples
 RESPONSE_REACH = 5.0  # the response is followed this many standard deviations beyond the edge of the pixel
 
 

@@ -13,7 +13,7 @@ from defraction.first_principles.trajectory import Clock, Trajectory, calculator
 
 log = logging.getLogger(__name__)
 
-ATOMS_PER_CONVENTIONAL_CELL = {"fcc": 4, "bcc": 2}
+ATOMS_PER_CONVENTIONAL_CELL = {"fcc": 4, "bcc": 2, "diamond": 8}
 
 
 def fit(volumes: np.ndarray, energies: np.ndarray) -> tuple[float, float, float, float]:
@@ -59,8 +59,8 @@ def equation_of_state(
     """Lattice constant and bulk modulus of a host.
 
     Args:
-        host: has `name`, `crystal_structure` ("fcc" or "bcc") and `lattice_parameter` [Å], around which volumes are
-            taken; an object with these attributes or a dict with these keys.
+        host: has `name`, `crystal_structure` ("fcc", "bcc" or "diamond") and `lattice_parameter` [Å], around which
+            volumes are taken; an object with these attributes or a dict with these keys.
         settings: of `settings_for(..., task="lattice")`.
         restart_dir: folder of the restart state.
         txt: where the calculator writes its log.
@@ -71,13 +71,15 @@ def equation_of_state(
         [Å^3 per atom], energies [eV per atom], fit_residual [eV per atom], rung, settings.
 
     Raises:
-        ValueError: no minimum among the volumes, or a crystal structure other than fcc and bcc.
+        ValueError: no minimum among the volumes, or another crystal structure.
         WallTimeReached: the same call made again goes on.
     """
     host = host if isinstance(host, dict) else vars(host)
     structure, start = host["crystal_structure"], float(host["lattice_parameter"])
     if structure not in ATOMS_PER_CONVENTIONAL_CELL:
-        raise ValueError(f"host {host['name']}: crystal structure {structure!r}, but only fcc and bcc are known here")
+        raise ValueError(
+            f"host {host['name']}: crystal structure {structure!r} is none of {', '.join(ATOMS_PER_CONVENTIONAL_CELL)}"
+        )
     section = settings["lattice"]
     images = [
         bulk(

@@ -167,6 +167,7 @@ def _summary(
     rung = max(frame["rung"] for frame in trajectory.frames)
     return {
         "formula": image.get_chemical_formula(),
+        "atoms": len(image),
         "converged": converged,
         "steps": len(history) - 1,
         "largest_force": history[-1],

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -99,6 +99,30 @@ def calculator_log(restart_dir: Path, copy_to: Path | None) -> Iterator[IO[str]]
         shutil.copyfile(path, copy_to)
 
 
+def segment(
+    compute: Callable,
+    atoms: Atoms,
+    settings: dict,
+    out_json: Path,
+    restart_dir: Path,
+    calculator_factory: Callable,
+    walltime: float | None,
+) -> None:
+    """Compute (`relax.relax` or `aimd.run`) until it is done or the wall time is up; `out_json` says which it was.
+
+    What was computed stays in the restart state; the next segment, and at last the job that writes the results, go on
+    from there.
+    """
+    with calculator_log(restart_dir, None) as txt:
+        try:
+            compute(atoms, settings, calculator_factory, restart_dir, txt, walltime)
+            finished = True
+        except WallTimeReached as reached:
+            log.info("%s", reached)
+            finished = False
+    Path(out_json).write_text(json.dumps({"finished": finished}) + "\n")
+
+
 class Clock:
     """Wall time of this process's share of a job: mean seconds per step, time left, and the limit."""
 
@@ -127,5 +151,6 @@ class Clock:
             return
         if time.monotonic() - self.started + self.longest > self.walltime:
             raise WallTimeReached(
-                f"{what}: the wall time of {self.walltime:g} s is used up; run again to go on from here"
+                f"{what}: the wall time of {self.walltime:g} s is used up; run again to go on from here, or give more "
+                "runtime.segments"
             )
