@@ -1,6 +1,7 @@
 # Shared by all files of rules: the checked configuration, the conditions, the crystals, digests of the code.
 
 import difflib
+import json
 import os
 import sys
 from dataclasses import asdict
@@ -98,6 +99,38 @@ def used_hosts():
 
 def lattice_of(wildcards):
     return f"results/first_principles/lattice/{condition_of(wildcards).host}.json"
+
+
+def first_principles(task):
+    """What one task takes from its section of the configuration, so that an override of another one reruns nothing."""
+    section = config["first_principles"]
+    overrides = {
+        k: v for k, v in section["overrides"].items() if k in ("electronic", task)
+    }
+    return {"overrides": overrides, "preset": section["preset"]}
+
+
+def segments_of(task, condition):
+    """Segments of a job: those in which a finished result was made, so that another number reruns nothing; else those of
+    the configuration."""
+    record = Path(f"results/first_principles/{task}/{condition}.record.json")
+    if record.exists():
+        return json.loads(record.read_text()).get("segments", 1)
+    return config["runtime"]["segments"]
+
+
+def segment_before(task):
+    """The marker of the segment before this one; segments count down to the job that writes the results, 0."""
+
+    def marker(wildcards):
+        left = int(getattr(wildcards, "left", 0)) + 1
+        if left >= segments_of(task, wildcards.condition):
+            return {}
+        return {
+            "segment": f"results/first_principles/segments/{task}/{wildcards.condition}/{left}.json"
+        }
+
+    return marker
 
 
 def point_source(wildcards):

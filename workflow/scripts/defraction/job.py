@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 STATE = Path("results/.restart")
 RUNNING = Path("results/.running")
 CONSOLE_INTERVAL = 20.0
+SEGMENT = "segment"
+"""Name of the marker that a segment of a long job writes and the next one takes: it orders jobs and is no result."""
 
 
 class _Console(logging.Handler):
@@ -51,6 +53,11 @@ def temporary(path: str | os.PathLike, pid: int) -> Path:
     return path.with_name(f".{path.stem}.tmp{pid}{path.suffix}")
 
 
+def _state_name(rule: str, wildcards: dict[str, str]) -> str:
+    """Folder of a job's restart state; all segments of a job share it."""
+    return "-".join([rule.removesuffix(f"_{SEGMENT}"), *(v for k, v in wildcards.items() if k != "left")])
+
+
 @contextlib.contextmanager
 def job(snakemake, state: bool = False):
     """Run the body of a rule's script.
@@ -60,7 +67,8 @@ def job(snakemake, state: bool = False):
 
     Args:
         snakemake: the object that Snakemake puts into a script.
-        state: whether the body keeps restart state; it is removed when the job ends well.
+        state: whether the body keeps restart state; it is removed when the job ends well, unless it is a segment of a
+            longer one.
 
     Yields:
         Namespace with `input`, `output` (temporary paths), `params`, `wildcards`, `threads`, `runtime` (the
@@ -101,6 +109,7 @@ def job(snakemake, state: bool = False):
     inputs = [
         provenance.entry(path, role)
         for role, paths in snakemake.input.items()
+        if role != SEGMENT
         for path in ([paths] if isinstance(paths, str) else paths)
     ]
     params = {key: value for key, value in sorted(snakemake.params.items())}
@@ -113,7 +122,7 @@ def job(snakemake, state: bool = False):
         threads=snakemake.threads,
         runtime=dict(snakemake.config["runtime"]),
         origin={"rule": snakemake.rule, "wildcards": wildcards, "params": params, **provenance.code()},
-        restart_dir=STATE / "-".join([snakemake.rule, *wildcards.values()]) / provenance.state_digest(params, inputs),
+        restart_dir=STATE / _state_name(snakemake.rule, wildcards) / provenance.state_digest(params, inputs),
     )
     try:
         if (found := digest.code_digest(script)) != params["code"]:
@@ -139,12 +148,13 @@ def job(snakemake, state: bool = False):
                 "inputs": inputs,
                 "outputs": [provenance.entry(path, key) for key, path in outputs.items()],
                 "threads": snakemake.threads,
+                **({"segments": run.runtime.get("segments", 1)} if state else {}),
                 "started": started,
                 "seconds": round(time.monotonic() - clock, 3),
                 "log": str(log),
             },
         )
-        if state:
+        if state and SEGMENT not in outputs:
             shutil.rmtree(run.restart_dir, ignore_errors=True)
     except BaseException as error:
         traceback.print_exc()

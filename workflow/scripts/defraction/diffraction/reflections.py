@@ -63,7 +63,7 @@ def sum_over_atoms(hkl: np.ndarray, fractional: np.ndarray, first: np.ndarray, f
     return total
 
 
-@njit(fastmath={"reassoc", "contract", "nsz"}, cache=True)
+@njit(fastmath={"reassoc", "contract", "nsz"}, cache=True, nogil=True)
 def _sum(hkl, fractional, first, f, total):
     """The phase factors of whole multiples of each coordinate are tabulated; exp(i (a + b + c)) is their product."""
     low, count = np.empty(3, np.int64), np.empty(3, np.int64)

@@ -17,8 +17,10 @@ taken at the node.
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numba import njit, prange
 
@@ -31,6 +33,7 @@ from defraction.diffraction.specimen import BEAM_WIDTH, View
 REACH = 5.0  # nodes with |s| beyond this over the thickness are left out: 2 % of a rel-rod lies there
 CUT = 1e-7  # of the strongest spot beside the direct beam: weaker ones are left out
 PROFILE = 4.5  # standard deviations to which a spot is drawn: 7e-6 of it lies beyond
+SMALL_CELL = 32  # atoms
 SMALLEST_REPEAT = 3  # below, spots are as wide as their distance and not isolated
 
 # exp(-kappa^T M kappa) stands for |W|^2 with M = FORM sum_j E_j E_j^T over the edges E_j: the same full width at half
@@ -153,15 +156,19 @@ class _Nodes:
                 for i, b in zip(where, beams, strict=True)
             ]
         )
-        hkl, g, squared = [], [], []
-        for i, view in enumerate(distinct):
+
+        def of_view(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            view = distinct[i]
             nodes, vectors = _nodes_near_spheres(view, blocks[i][LARGEST], beam[where == i])
             length = np.sqrt(np.square(vectors).sum(axis=1))
             f = np.stack([factors.of(element, length) for element in view.elements])
             amplitude = sum_over_atoms(nodes, view.positions @ reciprocal_cell(view.cell).T, view.first, f)
-            hkl.append(nodes)
-            g.append(vectors)
-            squared.append(amplitude.real**2 + amplitude.imag**2)
+            return nodes, vectors, amplitude.real**2 + amplitude.imag**2
+
+        # for a few atoms the work between the kernels, which does not run side by side, is most of it
+        threads = numba.config.NUMBA_NUM_THREADS if max(len(v.positions) for v in distinct) > SMALL_CELL else 1
+        with ThreadPoolExecutor(threads) as pool:
+            hkl, g, squared = zip(*pool.map(of_view, range(len(distinct))), strict=True)
         start = np.cumsum([0] + [len(nodes) for nodes in hkl])
         return cls(where, beam, start, *map(np.concatenate, (hkl, g, squared)), np.stack(blocks))
 
@@ -220,7 +227,7 @@ def _meeting_point(beam, gx, gy, gz):
     return nx, ny, nz, sag - beam[6] - gz
 
 
-@njit(**RULES)
+@njit(nogil=True, **RULES)
 def _enumerate(reciprocal, order, reach, across, z, beams, largest):
     """Two passes over the slab: count, then fill."""
     slow, middle, fast = order[0], order[1], order[2]

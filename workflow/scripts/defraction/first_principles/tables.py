@@ -107,8 +107,8 @@ STEPS_PER_PERIOD = 20  # of other hosts, at least; the period is 2 pi sqrt(mass 
 # Elastic constants: mesh points per edge of the primitive cell of fcc Al (others: the same density), largest strain.
 ELASTIC = {
     "smoke": {"kpoints": 9, "cell": "primitive", "strain": 0.01, "fmax": 0.02},
-    "laptop": {"kpoints": 17, "cell": "primitive", "strain": 0.01, "fmax": 0.005},
-    "paper": {"kpoints": 25, "cell": "primitive", "strain": 0.01, "fmax": 0.002},
+    "laptop": {"kpoints": 21, "cell": "primitive", "strain": 0.01, "fmax": 0.005},
+    "paper": {"kpoints": 33, "cell": "primitive", "strain": 0.01, "fmax": 0.002},
 }
 
 # Edge [angstrom] times mesh points along it: the density of the tables above, for hosts that are not in them. Metals
