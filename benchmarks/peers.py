@@ -121,7 +121,7 @@ def diffsims_patterns(atoms: Atoms, voltage: float, radius: float, error: float,
     return {
         "wall": min(walls),
         "cpu": min(cpus),
-        "note": f"spots with |g| < {radius:.2f} /Å, |s| < {error:.3f} /Å, and their image; {repeats} orientations",
+        "note": f"spots with g < {radius:.2f} /Å, s within {error:.3f} /Å, and their image; {repeats} orientations",
     }
 
 

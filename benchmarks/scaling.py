@@ -127,9 +127,10 @@ def draw(rows: list[dict], path: Path) -> None:
             x = [r[key] for r in chosen]
             seconds = [r["cpu"] if key == "patterns" else r["cpu"] / r["patterns"] for r in chosen]
             panels[0, column].loglog(x, seconds, "o-", color=colour, label=method)
-            panels[1, column].loglog(x, [r["memory"] for r in chosen], "o-", color=colour)
+            panels[1, column].semilogx(x, [r["memory"] for r in chosen], "o-", color=colour)
         panels[0, column].set_ylabel("CPU time [s]" if key == "patterns" else "CPU time per pattern [s]")
         panels[1, column].set_ylabel("peak memory of the process [MiB]")
+        panels[1, column].set_ylim(0, None)
         panels[1, column].set_xlabel(label)
         for panel in panels[:, column]:
             panel.grid(alpha=0.3)
