@@ -105,7 +105,7 @@ def compile_kernels(architecture: str) -> tuple[str, bytes]:
     options = [*kernels.OPTIONS, f"--gpu-architecture={architecture}", "--ptxas-options=-v"]
     (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
+    log = b" " * max(size, 2)  # NVRTC writes into it, and Python shares all bytes objects of length 1
     nvrtc.nvrtcGetProgramLog(program, log)
     assert int(result) == 0, log.decode()
     assert b"warning" not in log, log.decode()

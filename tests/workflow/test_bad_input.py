@@ -24,7 +24,7 @@ def misspelt(raw, tmp_path):
 
 
 def unknown_host(raw, tmp_path):
-    raw["conditions"][0]["host"] = "Ai"
+    raw["conditions"][0]["host"] = "All"
 
 
 def reversed_range(raw, tmp_path):
@@ -54,7 +54,7 @@ def no_key(raw, tmp_path):
     ("change", "parts"),
     [
         (misspelt, ["learning.epoch", "did you mean 'epochs'"]),
-        (unknown_host, ["conditions[0].host", "unknown host 'Ai'", "did you mean 'Al'"]),
+        (unknown_host, ["conditions[0].host", "unknown host 'All'", "did you mean 'Al'"]),
         (reversed_range, ["conditions[0].values", "ends (0.01) before it starts (0.04)"]),
         (too_much_strain, ["conditions[0].values", "0.25 is beyond 0.2"]),
         (no_cells, ["supercell[0]", "greater than or equal to 1"]),

@@ -255,25 +255,29 @@ class Strain(Condition):
         "[rad]; stress and pressure in GPa"
     )
 
-    @model_validator(mode="after")
-    def consistent(self):
-        numbers = self.numbers()
+    @field_validator("values")
+    @classmethod
+    def bounded(cls, values, info):
+        numbers = values.values() if isinstance(values, Range) else values
         if not numbers:
             raise ValueError("no strain given; write at least one value")
-        if 0 in numbers:
-            raise ValueError("a strain of zero is the control (kind pristine), which is always added; leave it out")
+        for value in numbers:
+            if abs(value) > MAX_STRAIN and info.data.get("mode") not in ("stress", "pressure"):
+                raise ValueError(
+                    f"strain {value:g} is beyond {MAX_STRAIN:g}: Hooke's law does not hold there "
+                    f"(did you mean {value / 100:g}? strains are fractions, 0.01 is 1 %)"
+                )
+            if value == 0:
+                raise ValueError("a strain of zero is the control (kind pristine), which is always added; leave it out")
+        return values
+
+    @model_validator(mode="after")
+    def consistent(self):
         if (self.component is not None) != (self.mode in ("component", "stress")):
             takes = "needs a component, such as xx" if self.component is None else "takes no component"
             raise ValueError(f"the mode {self.mode} {takes}")
         if self.plane is not None and self.mode != "biaxial":
             raise ValueError(f"the mode {self.mode} takes no plane")
-        if self.mode not in ("stress", "pressure"):
-            for value in numbers:
-                if abs(value) > MAX_STRAIN:
-                    raise ValueError(
-                        f"strain {value:g} is beyond {MAX_STRAIN:g}: Hooke's law does not hold there "
-                        f"(did you mean {value / 100:g}? strains are fractions, 0.01 is 1 %)"
-                    )
         return self
 
     def numbers(self) -> list[float]:
