@@ -465,6 +465,9 @@ def test_debye_waller_factors_are_refused_where_atoms_are_displaced(aluminium, t
     with pytest.raises(ValueError, match="molecular dynamics"):
         patterns.simulate(moving, hot)
     assert not (tmp_path / "thermal.nc").exists()
+    # independent specimens with static defects are at rest
+    write_structures([aluminium] * 2, tmp_path / "random.cif", metadata={"rule": "structure_block"})
+    patterns.simulate_file(tmp_path / "random.cif", tmp_path / "random.nc", hot)
 
 
 def test_a_study_gives_each_crystal_the_factors_of_its_elements(aluminium, tmp_path):

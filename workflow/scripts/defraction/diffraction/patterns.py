@@ -262,17 +262,22 @@ class PatternSet:
                 yield parts
 
 
+def _rule_of(atoms: Atoms) -> str | None:
+    """The rule of the workflow that made a structure, if its file says so."""
+    origin = atoms.info.get("origin")
+    return origin.get("rule") if isinstance(origin, Mapping) else None
+
+
 def _refuse_debye_waller(structures: Sequence[Atoms], names: Sequence[str], snapshots: bool) -> None:
     """Raise ValueError where the atoms' displacements are in the structures already, and B would count them twice."""
     mend = "leave debye_waller out, or give the crystal with its atoms at rest"
-    if snapshots and len(structures) > 1:
+    rules = [_rule_of(atoms) for atoms in structures]
+    if snapshots and len(structures) > 1 and not set(rules) <= STATIC_RULES:
         raise ValueError(
             f"debye_waller: {names[0]} is one of {len(structures)} snapshots, whose displaced atoms damp the "
             f"intensities themselves; {mend}"
         )
-    for atoms, name in zip(structures, names, strict=True):
-        origin = atoms.info.get("origin")
-        rule = origin.get("rule") if isinstance(origin, Mapping) else None
+    for atoms, name, rule in zip(structures, names, rules, strict=True):
         moving = atoms.has("momenta") and bool(np.any(atoms.arrays["momenta"]))
         if moving or rule in DYNAMICS_RULES:
             raise ValueError(
@@ -282,6 +287,7 @@ def _refuse_debye_waller(structures: Sequence[Atoms], names: Sequence[str], snap
 
 
 DYNAMICS_RULES = ("structure_thermal", "aimd")  # of the workflow, as they stand in the origin of a structure file
+STATIC_RULES = {"structure_block"}  # whose several structures are independent specimens, not moments of one
 
 
 def simulate(
