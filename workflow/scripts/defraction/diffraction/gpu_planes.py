@@ -159,7 +159,7 @@ def _fitted_shear(columns: np.ndarray) -> np.ndarray:
 
 def terms(grid: Grid) -> int:
     """Return the terms of the separation in depth, that is the planes of each species."""
-    return planes.separate(planes._level(grid.bandwidth))[2]
+    return planes.separate(planes.level_of(grid.bandwidth))[2]
 
 
 def _moved(beam: Beam, shear: np.ndarray) -> np.ndarray:
@@ -270,7 +270,7 @@ def _pattern(view, atoms: _OnDevice, beam, sigma, factors, memory, launch, image
     """Fill ``image`` (y, x) on the device with one pattern; return how many planes were computed at a time."""
     backend, xp = atoms.backend, atoms.backend.xp
     plan = Grid.plan(atoms.outline, beam, sigma)
-    level = planes._level(plan.bandwidth)
+    level = planes.level_of(plan.bandwidth)
     u_table, v_table, terms, even = planes.separate(level)
     grid = backend.to_device(_grid(plan, view, beam, sigma, level, len(u_table) - 1, terms, even).view(np.uint8))
     columns, rows = (2 * half for half in plan.half)
@@ -356,7 +356,7 @@ def _grid(plan: Grid, view: View, beam: Beam, sigma: float, level: int, nodes: i
     g["pixels"] = beam.detector.distance / beam.detector.pitch
     # p_z = middle + half u and z' = z_middle + z_half v, |u|, |v| <= 1; exp(2 pi i half u z_middle) drops out of |A|^2
     half, middle = -0.5 * plan.deepest, 0.5 * plan.deepest
-    z_half = planes._bandwidth(level) / half if level else 1.0
+    z_half = planes.bandwidth_of(level) / half if level else 1.0
     g["deepest"], g["u_scale"] = plan.deepest, nodes / (2.0 * half) if level else 0.0
     g["phase_z"] = middle - beam.origin[2]
     g["first_z"] = 0.5 * sum(plan.depth) - z_half

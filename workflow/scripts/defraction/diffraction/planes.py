@@ -179,7 +179,7 @@ def _fit(view: View, step: np.ndarray, spheres: list[Sphere], count: int) -> tup
     partitions = [[numbers], [numbers[voltage == k] for k in np.unique(voltage)], list(numbers[:, None])]
     partitions = partitions[: 1 if len(spheres) == 1 else 2 if len(partitions[1]) == len(spheres) else 3]
     points = (highs - lows).prod(axis=1)
-    atoms = np.diff(view.first)
+    atoms, thickness = np.diff(view.first), _thickness(view)
     planes, costs = [], []
     for partition in partitions:
         cost, fitted = np.zeros(len(lows)), []
@@ -196,7 +196,7 @@ def _fit(view: View, step: np.ndarray, spheres: list[Sphere], count: int) -> tup
             slope = np.stack([b, c], axis=1) / half
             constant = a + 0.5 * (top + bottom) - (slope * middle).sum(axis=1)
             fitted.append(np.column_stack([constant, slope, bound]))
-            bandwidth = bound * _thickness(view)
+            bandwidth = bound * thickness
             terms = np.where(bandwidth < 1e-9, 1.0, 4.0 + 5.5 * bandwidth)
             for n in atoms:
                 summed = n * points * present * PER_ATOM_POINT
@@ -220,6 +220,7 @@ def _seconds(atoms, points, terms, spheres):
 
 def _tiles(view, step, spheres, lows, highs, inside, planes, chosen) -> tuple[Tile, ...]:
     """Return the tiles that :func:`_fit` found."""
+    thickness = _thickness(view)
     tiles = []
     for t in range(len(lows)):
         groups = []
@@ -227,8 +228,8 @@ def _tiles(view, step, spheres, lows, highs, inside, planes, chosen) -> tuple[Ti
             own = tuple(int(s) for s in members if inside[t, s])
             if own:
                 constant, *slope, bound = fitted[t]
-                level = _level(bound * _thickness(view))
-                groups.append(Group(own, float(constant), np.array(slope), _bandwidth(level) / _thickness(view), level))
+                level = level_of(bound * thickness)
+                groups.append(Group(own, float(constant), np.array(slope), bandwidth_of(level) / thickness, level))
         tiles.append(Tile(tuple(lows[t].tolist()), tuple(highs[t].tolist()), tuple(groups)))
     return tuple(tiles)
 
@@ -257,12 +258,12 @@ def _thickness(view: View) -> float:
     return max(float(np.abs(view.positions[:, 2]).max()), 1e-6)
 
 
-def _bandwidth(level: int) -> float:
+def bandwidth_of(level: int) -> float:
     """Return the bandwidth B that a ``level`` of :func:`separate` stands for."""
     return 0.02 * 1.15**level if level else 0.0
 
 
-def _level(bandwidth: float) -> int:
+def level_of(bandwidth: float) -> int:
     """Return the level of :func:`separate` for a bandwidth: |d| max times |z| max."""
     return 0 if bandwidth < 1e-9 else max(1, math.ceil(math.log(bandwidth / 0.02) / math.log(1.15)))
 
@@ -279,7 +280,7 @@ def separate(level: int) -> tuple[np.ndarray, np.ndarray, int, int]:
     if level == 0:
         ones = np.ones((DEPTH_NODES + 1, 1), dtype=np.float32)
         return ones, ones, 1, 1
-    bandwidth = _bandwidth(level)
+    bandwidth = bandwidth_of(level)
     nodes, gauss = np.polynomial.legendre.leggauss(math.ceil(16 + 8.0 * bandwidth))
     root = np.sqrt(gauss)
     at = np.linspace(-1.0, 1.0, DEPTH_NODES + 1)
