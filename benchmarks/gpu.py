@@ -121,7 +121,7 @@ def checks(backend: Backend) -> dict:
     found = {}
     for method, specimen, compute, cpu, bound in (
         ("laue", cell, gpu_laue.laue_intensities, laue.intensities, 1e-5),
-        ("nufft", plate, gpu_planes.nufft_intensities, planes.intensities, 1e-4),
+        ("nufft", plate, gpu_planes.nufft_intensities, planes.intensities, 1e-5),
     ):
         for model in ("physical", "article"):
             flat = model == "article"

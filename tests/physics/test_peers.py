@@ -1,10 +1,8 @@
 """The same numbers from programs that share no code with ours: gemmi, diffsims, abTEM, pymatgen and LAMMPS."""
 
-import subprocess
-import sys
-
 import gemmi
 import gemmi_peer
+import lammps_saed
 import numpy as np
 import pytest
 from ase import Atoms
@@ -163,55 +161,7 @@ def test_pymatgen():
 # --- a whole block of displaced atoms
 
 
-LAMMPS = """
-import ctypes, importlib.metadata, os, sys
-import numpy as np
-
-# the LAMMPS wheel wants the MPI library that the wheel mpich brings
-library = next(f.locate() for f in importlib.metadata.distribution("mpich").files if f.name == "libmpi.so.12")
-ctypes.CDLL(os.path.realpath(library), ctypes.RTLD_GLOBAL)
-import lammps
-
-points, types = np.load("points.npy"), np.load("types.npy")
-low, high = points.min(axis=0) - 20.0, points.max(axis=0) + 20.0
-box = " ".join(f"{a} {b}" for a, b in zip(low, high))
-run = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
-run.commands_list([
-    "units metal", "atom_style atomic", "boundary f f f", "atom_modify map array", f"region box block {box}",
-    "create_box 2 box", "mass * 1.0", "pair_style zero 2.0 nocoeff", "pair_coeff * *",
-])
-assert run.create_atoms(len(points), np.arange(1, len(points) + 1), types, points.ravel()) == len(points)
-run.commands_list([
-    "compute saed all saed " + sys.argv[1] + " manual", "fix grid all saed/vtk 1 1 1 c_saed file grid", "run 0 post no",
-])
-"""
-
-
-def lammps_saed(folder, atoms, wavelength, reach, spacing, shell):
-    """Return the nodes g [1/Å], (n, 3), and intensities that LAMMPS finds in the shell about its Ewald sphere."""
-    elements = sorted(set(atoms.get_chemical_symbols()))
-    assert len(elements) == 2
-    np.save(folder / "points.npy", atoms.positions)
-    np.save(folder / "types.npy", np.array([1 + elements.index(s) for s in atoms.get_chemical_symbols()], np.int32))
-    c = " ".join(map(str, spacing))
-    command = f"{wavelength} {' '.join(elements)} Kmax {reach} Zone 0 0 1 c {c} dR_Ewald {shell}"
-    run = subprocess.run(
-        [sys.executable, "-c", LAMMPS, command], cwd=folder, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    (file,) = folder.glob("grid*.vtk")
-    lines = file.read_text().splitlines()
-    header = {line.split()[0]: line.split()[1:] for line in lines[:10] if line}
-    shape = [int(n) for n in header["DIMENSIONS"]]
-    values = np.array(lines[10:], dtype=float).reshape(shape[::-1])  # x varies fastest; -1 where nothing was computed
-    z, y, x = np.nonzero(values >= 0.0)
-    origin = np.array(header["ORIGIN"], dtype=float)
-    # whole multiples of the spacing: what the file gives as origin is rounded
-    index = np.stack([x, y, z], axis=1) + np.rint(origin / spacing)
-    return index * np.array(spacing), values[z, y, x]
-
-
-def test_lammps_saed(tmp_path):
+def test_lammps_saed():
     """Intensities |A|^2 / N of a displaced block, Bragg and between, at nodes near the Ewald sphere.
 
     LAMMPS centres its sphere at +k z where ours is at -k z, so its crystal is ours mirrored in z. Its file gives six
@@ -222,7 +172,8 @@ def test_lammps_saed(tmp_path):
     block.symbols[rng.choice(len(block), 90, replace=False)] = "Ni"
     block.positions += rng.normal(0.0, 0.1, (len(block), 3))
     wavelength, reach, spacing, shell = 0.08, 1.8, (0.04, 0.05, 0.016), 0.006
-    g, theirs = lammps_saed(tmp_path, block, wavelength, reach, spacing, shell)
+    found = lammps_saed.saed(block, wavelength, reach, spacing, shell)
+    g, theirs = found.g, found.intensities
 
     mirrored = block.copy()
     mirrored.positions[:, 2] *= -1.0

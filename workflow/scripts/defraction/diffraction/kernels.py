@@ -630,7 +630,7 @@ ROWS = 4  # fine rows that a block of laue_rows works on, two at a time
 MOST_THREADS = 384  # of a block of laue_rows
 
 SPREAD = 8  # points per axis on which an atom is spread
-UPSAMPLING = 1.25  # points of the transform against those of the grid
+UPSAMPLING = 1.4  # points of the transform against those of the grid
 # Shape of the spreading function for that upsampling (Barnett, Magland & af Klinteberg 2019, doi:10.1137/18M120885X)
 SPREAD_BETA = 0.97 * math.pi * SPREAD * (1.0 - 0.5 / UPSAMPLING)
 TILE = 16  # points of the transform per block and axis
