@@ -1,11 +1,15 @@
-# make run   set up everything and run the study (CONFIG=config/config.yaml, CORES=all)
-# make test  set up everything and run all checks
+# make run         set up everything and run the study (CONFIG=config/config.yaml, CORES=all)
+# make run PROFILE=slurm  the same on a cluster (docs/running.md)
+# make test        set up everything and run all checks
+# make test-slurm  the study and its accidents through a Slurm started here (root; installs Debian's packages)
 # Needs only Python 3.11 to 3.13 (with venv and headers), g++, git and make.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= config/config.yaml
 CORES ?= all
+# A folder of profiles/: slurm or generic.
+PROFILE ?=
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 # Every job is a fresh interpreter: compiled once here, imports take half the time.
@@ -16,11 +20,11 @@ GPAW_BUILD := $(shell cksum < tools/gpaw_siteconfig.py | cut -d" " -f1)
 export GPAW_CONFIG := $(CURDIR)/tools/gpaw_siteconfig.py
 
 .DELETE_ON_ERROR:
-.PHONY: run test setup smoke docs format pins
+.PHONY: run test test-slurm cluster setup smoke docs format pins crate-validator
 
-run: setup
+run: setup $(if $(PROFILE),cluster)
 	@$(BIN)/defraction preflight --config $(CONFIG)
-	@$(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES) $(ARGS)
+	@$(BIN)/snakemake --configfile $(CONFIG) $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES)) $(ARGS)
 	@echo "defraction: open results/report.html; the numbers are in results/accuracy.csv"
 
 test: setup
@@ -30,6 +34,18 @@ test: setup
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m defraction.config --check
 	$(BIN)/pytest $(ARGS)
+
+# Tests of Slurm that `make test` runs too where all they need is there; the last lines say what was done and what not.
+test-slurm: cluster
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get && ! { command -v slurmctld && command -v munged; }; then \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends slurm-wlm munge; fi > /dev/null
+	$(BIN)/pytest tests/slurm -rs $(ARGS)
+
+cluster: .venv/.cluster
+
+.venv/.cluster: requirements-cluster.txt .venv/.done
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint requirements.txt --requirement requirements-cluster.txt
+	@touch $@
 
 setup: .venv/.done
 
@@ -50,6 +66,14 @@ setup: .venv/.done
 smoke: CONFIG := config/smoke.yaml
 smoke: run
 
+# The public validator of RO-Crates, for tests/crate; not part of the setup.
+crate-validator: .tools/crate/.done
+
+.tools/crate/.done: tools/requirements-crate.txt | $(UV)
+	@test -x .tools/crate/bin/python || $(UV) venv --quiet --python $$(command -v $(PYTHON)) .tools/crate
+	@$(UV) pip install --quiet --python .tools/crate/bin/python -r tools/requirements-crate.txt
+	@touch $@
+
 docs: setup
 	$(BIN)/python -m defraction.config
 
@@ -60,4 +84,4 @@ format: setup
 
 # After a change of pyproject.toml's dependencies: pin again. By hand, so that nobody gets other versions than tested.
 pins: | $(UV)
-	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --extra peers --no-header pyproject.toml -o requirements.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --extra onnx --extra peers --extra provenance --no-header pyproject.toml -o requirements.txt

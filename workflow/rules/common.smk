@@ -2,24 +2,37 @@
 
 import difflib
 import json
+import math
 import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 
+if not isinstance(workflow.current_basedir, (str, os.PathLike)):
+    raise WorkflowError(
+        "this workflow brings a library, which github() and gitfile() do not fetch: clone the repository, and give "
+        "`module` the path of the clone's workflow/Snakefile (docs/running.md)"
+    )
 # The library of this clone comes first, here and in the jobs, whatever else is installed.
 SCRIPTS = str(Path(workflow.current_basedir).parent / "scripts")
+# The clone as seen from here: "." but where another workflow uses this one as a module.
+HOME = Path(os.path.relpath(Path(SCRIPTS).parent.parent))
 sys.path.insert(0, SCRIPTS)
 os.environ.update(PYTHONPATH=SCRIPTS)
 
 from defraction import config as configuration
 from defraction import conditions as table
+from defraction import expansion
 from defraction import hosts as host_table
 from defraction import materials as material_table
+from defraction import models as model_table
+from defraction import panels as panel_table
 from defraction.defects import potentials
-from defraction.digest import code_digest, code_files
+from defraction.digest import code_digest
+from defraction.first_principles.library import FOLDER, Library
 
 if not workflow.overwrite_configfiles:
 
@@ -30,8 +43,8 @@ try:
     settings = configuration.validate(
         config, ", ".join(map(str, workflow.configfiles)) or "config"
     )
-    HOSTS = host_table.read_hosts("resources/hosts.csv")
-    CONDITIONS = table.expand(settings, HOSTS)
+    HOSTS = host_table.read_hosts(HOME / "resources/hosts.csv")
+    CONDITIONS = expansion.expand(settings, HOSTS)
     potentials.check_conditions(CONDITIONS.values(), HOSTS)
     MATERIALS = material_table.catalogue(configuration.plain(settings.materials))
 except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -39,13 +52,28 @@ except (ValueError, OSError, ModuleNotFoundError) as error:
 config.clear()
 config.update(configuration.plain(settings))
 
-MODEL = config["learning"]["architecture"]
+MODELS = model_table.expand(settings)
+HEADLINE = next(iter(MODELS))
+PATTERN_SETS = {
+    name: configuration.plain(settings.diffraction_of(name))
+    for name in ("main", *settings.pattern_sets)
+}
 GPU = configuration.gpus_per_job(settings.runtime)
-NEEDS_ABTEM = (
-    config["diffraction"]["method"] == "multislice"
-    or config["diffraction"]["scattering_factors"] != "c4322"
+# A GPAW job on a cluster: so many MPI tasks of one core on one machine, started by the job's own launcher, for the time
+# in which it ends by itself [min], with a quarter of an hour to start and for a step longer than those before it; without
+# one, a day.
+GPAW = {
+    "gpu": int(settings.runtime.gpaw_gpu),
+    "tasks": settings.runtime.gpaw_ranks,
+    "cpus_per_task": 1,
+    "nodes": 1,
+    "mpi": settings.runtime.mpi_launcher if settings.runtime.gpaw_ranks > 1 else None,
+    "runtime": math.ceil((settings.runtime.walltime or 84600) / 60) + 15,
+}
+NEEDS_ABTEM = any(
+    section["method"] == "multislice" or section["scattering_factors"] != "c4322"
+    for section in PATTERN_SETS.values()
 )
-FIGURES = ("accuracy", "strain", "ensemble", "patterns", "confusion", "learning")
 FAMILIES = {
     "strain": r"[a-z]+-(pristine|strain-.+)",
     "point": r"[a-z]+-(perfect|vacancy|substitution|interstitial)-.+",
@@ -55,8 +83,24 @@ FAMILIES = {
     "twin": r"[a-z]+-twin(-.+)?",
 }
 TEMPLATE = "workflow/report/report.html.j2"
-SHOWN = table.representatives(CONDITIONS)
+SHOWN = table.representatives(CONDITIONS)[:48]
+SHOWN_AXES = panel_table.shown_axes(
+    CONDITIONS,
+    {name: host.crystal_structure for name, host in HOSTS.items()},
+    config["diffraction"]["zone_axes"],
+)
+PANELS = panel_table.panels(CONDITIONS, SHOWN_AXES, config["diffraction"]["zone_axes"])
+POINT_DEFECTS = panel_table.relaxed_point_defects(CONDITIONS)[:12]
+THERMAL = [panel.condition for panel in PANELS.get("thermal_patterns", [])[1:]]
+FIGURES = panel_table.figures(
+    CONDITIONS,
+    PANELS,
+    [PATTERN_SETS[m["pattern_set"]]["pixels"] for m in MODELS.values()],
+)
 CONDITIONS_DIGEST = table.digest(CONDITIONS)
+LIBRARY = Library(
+    HOME / FOLDER if config["first_principles"]["source"] == "library" else None
+)
 
 
 wildcard_constraints:
@@ -64,12 +108,14 @@ wildcard_constraints:
     material=r"[A-Za-z0-9.+-]+",
     host=r"[A-Za-z]+",
     space_group=r"\d+",
-    model=r"[a-z0-9]+",
+    model=r"[a-z0-9-]+-seed\d+",
+    pattern_set=r"[a-z0-9-]+",
 
 
 def code(script):
-    """A job's own code as input: listed in records, never compared by time."""
-    return ancient(code_files(script))
+    """A job's script as input, never compared by time. What it imports is in the digest and in the record: as inputs,
+    ten more files of each job made planning a quarter slower."""
+    return ancient(f"workflow/scripts/{script}")
 
 
 def condition_of(wildcards):
@@ -87,9 +133,11 @@ def settings_of(wildcards):
 
 
 def host_of(wildcards):
-    """The host's row, by condition or by name."""
+    """The host's row as far as it decides results, by condition or by name; a name may carry a preset (Al-paper)."""
     name = getattr(wildcards, "host", None) or condition_of(wildcards).host
-    return asdict(HOSTS[name])
+    row = asdict(HOSTS[name.partition("-")[0]])
+    del row["debye_temperature"]  # stands beside results only, so it reruns none
+    return row
 
 
 def used_hosts():
@@ -97,17 +145,93 @@ def used_hosts():
     return sorted({condition.host for condition in CONDITIONS.values()})
 
 
-def lattice_of(wildcards):
-    return f"results/first_principles/lattice/{condition_of(wildcards).host}.json"
+def preset_of(wildcards):
+    """The preset of a condition, or of a host's lattice constant, where it has one of its own."""
+    if hasattr(wildcards, "host"):
+        return wildcards.host.partition("-")[2] or None
+    return settings_of(wildcards).get("preset")
 
 
 def first_principles(task):
     """What one task takes from its section of the configuration, so that an override of another one reruns nothing."""
-    section = config["first_principles"]
-    overrides = {
-        k: v for k, v in section["overrides"].items() if k in ("electronic", task)
-    }
-    return {"overrides": overrides, "preset": section["preset"]}
+
+    def chosen(wildcards):
+        section = config["first_principles"]
+        overrides = {
+            k: v for k, v in section["overrides"].items() if k in ("electronic", task)
+        }
+        if task == "relax" and settings_of(wildcards).get("cell") == "relaxed":
+            overrides["relax"] = {**overrides.get("relax", {}), "cell": "relaxed"}
+        preset = preset_of(wildcards) or section["preset"]
+        return {"overrides": overrides, "preset": preset}
+
+    return chosen
+
+
+def entry_of(task, wildcards):
+    """What the library holds of a condition's task, or of a host's lattice constant; None: to be computed."""
+    host, lattice = host_of(wildcards), first_principles("lattice")(wildcards)
+    if task == "lattice":
+        return LIBRARY.lattice(host, lattice)
+    asked, settings = settings_of(wildcards), first_principles(task)(wildcards)
+    if task == "relax":
+        keys = ("supercell", "defect")
+        search = LIBRARY.relaxation
+    else:
+        keys = ("supercell", "temperature", "protocol")
+        search = LIBRARY.dynamics
+    return search(host, *(asked[key] for key in keys), lattice, settings)
+
+
+def computed(task, wildcards, *suffixes):
+    """Files of a task, from the library if it has them, else to be computed: {"relax_json": path}. From the library its
+    summary and log come too, so that whoever reads the result records what it came from; `trace` finds its record.
+    """
+    if entry := entry_of(task, wildcards):
+        suffixes = {*suffixes, "json", "gpaw.txt"}
+        paths = {suffix: str(entry.file(suffix)) for suffix in sorted(suffixes)}
+    else:
+        name = getattr(wildcards, "condition", None)
+        if task == "lattice":
+            preset = preset_of(wildcards)
+            name = host_of(wildcards)["name"] + (f"-{preset}" if preset else "")
+        paths = {
+            suffix: f"results/first_principles/{task}/{name}.{suffix}"
+            for suffix in suffixes
+        }
+    return {f"{task}_{k.replace('.', '_')}": path for k, path in paths.items()}
+
+
+def batch(name):
+    """Group of short jobs, which a cluster runs in one job; None, and nothing to plan, where no profile says how many. A
+    condition after a calculation from first principles, which takes long and may fail, is apart from the others.
+    """
+
+    def group(wildcards):
+        if not workflow.group_settings.group_components:
+            return None
+        condition = CONDITIONS.get(getattr(wildcards, "condition", None))
+        computed = condition and (condition.relaxed or condition.kind == "thermal")
+        return f"{name}_computed" if computed else name
+
+    return group
+
+
+def lattice_of(wildcards):
+    """The lattice constant of a condition's host, or of a host."""
+    return computed("lattice", wildcards, "json")["lattice_json"]
+
+
+def summary_of(task, condition):
+    """The summary of a condition's task."""
+    files = computed(task, SimpleNamespace(condition=condition), "json")
+    return files[f"{task}_json"]
+
+
+def positions_of(task, condition):
+    """The structures of a condition's task, a frame for each snapshot."""
+    files = computed(task, SimpleNamespace(condition=condition), "extxyz")
+    return files[f"{task}_extxyz"]
 
 
 def segments_of(task, condition):
@@ -135,20 +259,98 @@ def segment_before(task):
 
 def point_source(wildcards):
     """Relaxed positions where the condition has them, else the lattice parameter alone."""
-    if condition_of(wildcards).relaxed:
-        return {
-            "relaxed": f"results/first_principles/relax/{wildcards.condition}.extxyz"
-        }
-    return {"lattice": lattice_of(wildcards)}
+    if not condition_of(wildcards).relaxed:
+        files = computed("lattice", wildcards, "json")
+        return {"lattice": files.pop("lattice_json"), **files}
+    files = computed("relax", wildcards, "extxyz")
+    return {"relaxed": files.pop("relax_extxyz"), **files}
+
+
+def thermal_source(wildcards):
+    """Snapshots of a thermal condition."""
+    files = computed("aimd", wildcards, "extxyz")
+    return {"snapshots": files.pop("aimd_extxyz"), **files}
 
 
 def clean_structure_of(name):
     return f"results/structures/clean/{MATERIALS[name].space_group}/{name}.cif"
 
 
-def clean_patterns(wildcards=None):
-    return [f"results/patterns/clean/{name}.nc" for name in MATERIALS]
+def model_of(wildcards):
+    """Name, seed, pattern set, split and learning section of a model."""
+    if wildcards.model not in MODELS:
+        near = difflib.get_close_matches(wildcards.model, MODELS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise WorkflowError(f"no model '{wildcards.model}' in the configuration{hint}")
+    return MODELS[wildcards.model]
 
 
-def predictions(wildcards=None):
-    return [f"results/predictions/{MODEL}/{name}.nc" for name in CONDITIONS]
+def diffraction_of(pattern_set):
+    """The section `diffraction` of a set of patterns, complete."""
+    if pattern_set not in PATTERN_SETS:
+        raise WorkflowError(
+            f"no set of patterns '{pattern_set}' in the configuration; there are: {', '.join(PATTERN_SETS)}"
+        )
+    return PATTERN_SETS[pattern_set]
+
+
+def patterns_in(pattern_set, name):
+    """The file of a condition, or of a clean crystal (clean/NAME), in a set of patterns."""
+    folder = "patterns" if pattern_set == "main" else f"pattern_sets/{pattern_set}"
+    return f"results/{folder}/{name}.nc"
+
+
+def clean_patterns(wildcards):
+    """The files of all clean crystals that a model is trained and tested on."""
+    pattern_set = model_of(wildcards)["pattern_set"]
+    return [patterns_in(pattern_set, f"clean/{name}") for name in MATERIALS]
+
+
+def patterns_grid(wildcards):
+    """Zone axes, voltages and camera lengths of a crystal where single patterns are held out, else nothing, so that they
+    do not decide about a split by crystals."""
+    model = model_of(wildcards)
+    if model["split"]["by"] != "image":
+        return None
+    section = diffraction_of(model["pattern_set"])
+    return [len(section[key]) for key in ("zone_axes", "voltages", "camera_lengths")]
+
+
+def predictions(model):
+    """The predictions of all conditions by a model."""
+    return [f"results/predictions/{model}/{name}.nc" for name in CONDITIONS]
+
+
+def shown_of(pattern_set, condition):
+    """The file of a condition over the zone axes that the article shows."""
+    return patterns_in(pattern_set, f"shown/{condition}")
+
+
+def diffraction_shown(wildcards):
+    """The section `diffraction` with the zone axes that the article shows of a condition in place of all."""
+    pattern_set = wildcards.folder.removeprefix("pattern_sets/")
+    section = diffraction_of("main" if pattern_set == "patterns" else pattern_set)
+    if wildcards.condition not in SHOWN_AXES:
+        raise WorkflowError(
+            f"the article shows no axes of '{wildcards.condition}' that this configuration has labels for"
+        )
+    return {**section, "zone_axes": SHOWN_AXES[wildcards.condition]}
+
+
+def pictures_of(figure):
+    """The pattern files of a figure's panels."""
+    return [
+        (shown_of if panel.shown else patterns_in)("main", panel.condition)
+        for panel in PANELS.get(figure, [])
+    ]
+
+
+def crystal_of(condition):
+    """Crystal structure and name of a condition's host."""
+    host = HOSTS[CONDITIONS[condition].host]
+    return [host.crystal_structure, host.name]
+
+
+def caption(figure):
+    """The caption that the figure's own job writes, for `snakemake --report`."""
+    return str(Path(f"results/figures/{figure}.rst").absolute())

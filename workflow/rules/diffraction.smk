@@ -1,5 +1,6 @@
 # Structures to patterns: one job and one netCDF per clean crystal and per condition; zone axis, voltage, camera length
-# and snapshot are dimensions inside it. In: results/structures/. Out: results/patterns/.
+# and snapshot are dimensions inside it. Further sets of patterns (other settings, same structures) have a folder each.
+# In: results/structures/. Out: results/patterns/, results/pattern_sets/.
 
 
 rule simulate_clean:
@@ -11,6 +12,8 @@ rule simulate_clean:
         record="results/patterns/clean/{material}.record.json",
     log:
         "logs/simulate_clean/{material}.log",
+    group:
+        batch("clean_patterns")
     conda:
         "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
@@ -31,6 +34,8 @@ rule simulate:
         record="results/patterns/{condition}.record.json",
     log:
         "logs/simulate/{condition}.log",
+    group:
+        batch("patterns")
     conda:
         "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
@@ -38,5 +43,49 @@ rule simulate:
     params:
         code=code_digest("simulate.py"),
         diffraction=config["diffraction"],
+    script:
+        "../scripts/simulate.py"
+
+
+rule simulate_set_clean:
+    input:
+        structure=lambda wildcards: clean_structure_of(wildcards.material),
+        code=code("simulate.py"),
+    output:
+        patterns="results/pattern_sets/{pattern_set}/clean/{material}.nc",
+        record="results/pattern_sets/{pattern_set}/clean/{material}.record.json",
+    log:
+        "logs/simulate_set_clean/{pattern_set}/{material}.log",
+    group:
+        batch("clean_patterns")
+    conda:
+        "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
+    resources:
+        gpu=GPU,
+    params:
+        code=code_digest("simulate.py"),
+        diffraction=lambda wildcards: diffraction_of(wildcards.pattern_set),
+    script:
+        "../scripts/simulate.py"
+
+
+rule simulate_set:
+    input:
+        structure="results/structures/{condition}.cif",
+        code=code("simulate.py"),
+    output:
+        patterns="results/pattern_sets/{pattern_set}/{condition}.nc",
+        record="results/pattern_sets/{pattern_set}/{condition}.record.json",
+    log:
+        "logs/simulate_set/{pattern_set}/{condition}.log",
+    group:
+        batch("patterns")
+    conda:
+        "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
+    resources:
+        gpu=GPU,
+    params:
+        code=code_digest("simulate.py"),
+        diffraction=lambda wildcards: diffraction_of(wildcards.pattern_set),
     script:
         "../scripts/simulate.py"

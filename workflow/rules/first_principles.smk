@@ -12,12 +12,14 @@ rule lattice:
         record="results/first_principles/lattice/{host}.record.json",
     log:
         "logs/lattice/{host}.log",
+    wildcard_constraints:
+        host=r"[A-Za-z]+(-(smoke|laptop|paper))?",
     priority: 10
     conda:
         "../envs/gpaw.yaml"
     threads: config["runtime"]["gpaw_ranks"]
     resources:
-        gpu=int(config["runtime"]["gpaw_gpu"]),
+        **GPAW,
     params:
         code=code_digest("lattice.py"),
         host=host_of,
@@ -45,7 +47,7 @@ rule relax:
         "../envs/gpaw.yaml"
     threads: config["runtime"]["gpaw_ranks"]
     resources:
-        gpu=int(config["runtime"]["gpaw_gpu"]),
+        **GPAW,
     params:
         code=code_digest("relax.py"),
         host=host_of,
@@ -76,7 +78,7 @@ rule relax_segment:
         "../envs/gpaw.yaml"
     threads: config["runtime"]["gpaw_ranks"]
     resources:
-        gpu=int(config["runtime"]["gpaw_gpu"]),
+        **GPAW,
     params:
         code=code_digest("relax.py"),
         host=host_of,
@@ -91,6 +93,7 @@ rule aimd:
     input:
         unpack(segment_before("aimd")),
         lattice=lattice_of,
+        hosts=ancient("resources/hosts.csv"),
         code=code("aimd.py"),
     output:
         snapshots="results/first_principles/aimd/{condition}.extxyz",
@@ -106,7 +109,7 @@ rule aimd:
         "../envs/gpaw.yaml"
     threads: config["runtime"]["gpaw_ranks"]
     resources:
-        gpu=int(config["runtime"]["gpaw_gpu"]),
+        **GPAW,
     params:
         code=code_digest("aimd.py"),
         host=host_of,
@@ -123,6 +126,7 @@ rule aimd_segment:
     input:
         unpack(segment_before("aimd")),
         lattice=lattice_of,
+        hosts=ancient("resources/hosts.csv"),
         code=code("aimd.py"),
     output:
         segment=temp("results/first_principles/segments/aimd/{condition}/{left}.json"),
@@ -139,7 +143,7 @@ rule aimd_segment:
         "../envs/gpaw.yaml"
     threads: config["runtime"]["gpaw_ranks"]
     resources:
-        gpu=int(config["runtime"]["gpaw_gpu"]),
+        **GPAW,
     params:
         code=code_digest("aimd.py"),
         host=host_of,
@@ -154,7 +158,7 @@ rule aimd_segment:
 
 rule elastic:
     input:
-        lattice="results/first_principles/lattice/{host}.json",
+        lattice=lattice_of,
         code=code("elastic.py"),
     output:
         json="results/first_principles/elastic/{host}.json",
@@ -167,7 +171,7 @@ rule elastic:
         "../envs/gpaw.yaml"
     threads: config["runtime"]["gpaw_ranks"]
     resources:
-        gpu=int(config["runtime"]["gpaw_gpu"]),
+        **GPAW,
     params:
         code=code_digest("elastic.py"),
         host=host_of,
@@ -178,8 +182,8 @@ rule elastic:
 
 rule vacancy_energy:
     input:
-        defect="results/first_principles/relax/{condition}.json",
-        perfect=lambda wildcards: f"results/first_principles/relax/{condition_of(wildcards).control}.json",
+        defect=lambda wildcards: summary_of("relax", wildcards.condition),
+        perfect=lambda wildcards: summary_of("relax", condition_of(wildcards).control),
         code=code("vacancy_energy.py"),
     output:
         json="results/first_principles/vacancy_energy/{condition}.json",

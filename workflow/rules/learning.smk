@@ -1,5 +1,6 @@
-# Labels by appearance, the split of the clean crystals, training on clean patterns only, predictions.
-# In: results/patterns/. Out: results/labels.csv, results/models/, results/predictions/.
+# Labels by appearance; for each model of the configuration the split of the clean crystals, training on clean patterns
+# only, predictions. In: results/patterns/, results/pattern_sets/. Out: results/labels.csv, results/models.csv,
+# results/models/, results/predictions/.
 
 
 rule labels:
@@ -10,6 +11,8 @@ rule labels:
         record="results/labels.record.json",
     log:
         "logs/labels.log",
+    group:
+        batch("tables")
     conda:
         "../envs/learning.yaml"
     params:
@@ -20,6 +23,25 @@ rule labels:
         "../scripts/labels.py"
 
 
+rule models_table:
+    input:
+        code=code("models_table.py"),
+    output:
+        table="results/models.csv",
+        record="results/models.record.json",
+    log:
+        "logs/models_table.log",
+    group:
+        batch("tables")
+    conda:
+        "../envs/learning.yaml"
+    params:
+        code=code_digest("models_table.py"),
+        models=model_table.rows(settings),
+    script:
+        "../scripts/models_table.py"
+
+
 rule split:
     input:
         code=code("split.py"),
@@ -28,6 +50,8 @@ rule split:
         record="results/models/{model}/split.record.json",
     log:
         "logs/split/{model}.log",
+    group:
+        batch("tables")
     conda:
         "../envs/learning.yaml"
     params:
@@ -42,7 +66,8 @@ rule split:
             for name, material in sorted(MATERIALS.items())
         ],
         hosts={name: HOSTS[name].space_group for name in used_hosts()},
-        split=config["learning"]["split"],
+        split=lambda wildcards: model_of(wildcards)["split"],
+        grid=patterns_grid,
         seed=config["seed"],
     script:
         "../scripts/split.py"
@@ -56,6 +81,8 @@ rule train:
         code=code("train.py"),
     output:
         model="results/models/{model}/model.safetensors",
+        best="results/models/{model}/best.safetensors",
+        last="results/models/{model}/last.safetensors",
         card="results/models/{model}/card.json",
         history="results/models/{model}/history.csv",
         record="results/models/{model}/model.record.json",
@@ -65,11 +92,11 @@ rule train:
         "../envs/learning.yaml"
     threads: config["runtime"]["training_threads"]
     resources:
-        gpu=GPU,
+        gpu=GPU * config["runtime"]["training_processes"],
     params:
         code=code_digest("train.py"),
-        learning={k: v for k, v in config["learning"].items() if k != "split"},
-        seed=config["seed"],
+        learning=lambda wildcards: model_of(wildcards)["learning"],
+        seed=lambda wildcards: model_of(wildcards)["seed"],
     script:
         "../scripts/train.py"
 
@@ -78,13 +105,17 @@ rule predict:
     input:
         model="results/models/{model}/model.safetensors",
         card="results/models/{model}/card.json",
-        patterns="results/patterns/{condition}.nc",
+        patterns=lambda wildcards: patterns_in(
+            model_of(wildcards)["pattern_set"], wildcards.condition
+        ),
         code=code("predict.py"),
     output:
         predictions="results/predictions/{model}/{condition}.nc",
         record="results/predictions/{model}/{condition}.record.json",
     log:
         "logs/predict/{model}/{condition}.log",
+    group:
+        batch("predictions")
     conda:
         "../envs/learning.yaml"
     resources:
@@ -122,3 +153,56 @@ rule predict_clean:
 
 
 ruleorder: predict_clean > predict
+
+
+# The rest is not in `all`: it is asked for by name, before a model is shipped (docs/classify.md).
+rule unknown_patterns:
+    input:
+        table="resources/unknown_crystals.csv",
+        structures=[
+            clean_structure_of(name)
+            for name in sorted(MATERIALS)[:: max(1, len(MATERIALS) // 12)]
+        ],
+        code=code("unknown_patterns.py"),
+    output:
+        patterns="results/unknown/{pattern_set}.nc",
+        record="results/unknown/{pattern_set}.record.json",
+    log:
+        "logs/unknown_patterns/{pattern_set}.log",
+    conda:
+        "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
+    resources:
+        gpu=GPU,
+    params:
+        code=code_digest("unknown_patterns.py"),
+        diffraction=lambda wildcards: diffraction_of(wildcards.pattern_set),
+        repeat=config["specimen"]["repeat"],
+        seed=config["seed"],
+    script:
+        "../scripts/unknown_patterns.py"
+
+
+rule openset:
+    input:
+        model="results/models/{model}/model.safetensors",
+        card="results/models/{model}/card.json",
+        split="results/models/{model}/split.csv",
+        patterns=clean_patterns,
+        unknown=lambda wildcards: f"results/unknown/{model_of(wildcards)['pattern_set']}.nc",
+        code=code("openset.py"),
+    output:
+        openset="results/models/{model}/openset.json",
+        statistics="results/models/{model}/openset.safetensors",
+        record="results/models/{model}/openset.record.json",
+    log:
+        "logs/openset/{model}.log",
+    conda:
+        "../envs/learning.yaml"
+    threads: config["runtime"]["training_threads"]
+    resources:
+        gpu=GPU,
+    params:
+        code=code_digest("openset.py"),
+        seed=config["seed"],
+    script:
+        "../scripts/openset.py"

@@ -11,6 +11,8 @@ rule conditions_table:
         record="results/conditions.record.json",
     log:
         "logs/conditions_table.log",
+    group:
+        batch("tables")
     conda:
         "../envs/structures.yaml"
     params:
@@ -29,12 +31,16 @@ rule clean_structure:
         record="results/structures/clean/{space_group}/{material}.record.json",
     log:
         "logs/clean_structure/{space_group}/{material}.log",
+    group:
+        batch("structures")
     conda:
         "../envs/structures.yaml"
     params:
         code=code_digest("clean_structure.py"),
         material=lambda wildcards: MATERIALS[wildcards.material].to_dict(),
         repeat=config["specimen"]["repeat"],
+        specimens=config["materials"]["specimens"],
+        seed=lambda wildcards: table.seed_of(config["seed"], wildcards.material),
     script:
         "../scripts/clean_structure.py"
 
@@ -51,6 +57,8 @@ rule structure_strain:
         "logs/structure/{condition}.log",
     wildcard_constraints:
         condition=FAMILIES["strain"],
+    group:
+        batch("structures")
     conda:
         "../envs/structures.yaml"
     params:
@@ -74,6 +82,8 @@ rule structure_point:
         "logs/structure/{condition}.log",
     wildcard_constraints:
         condition=FAMILIES["point"],
+    group:
+        batch("points")
     conda:
         "../envs/structures.yaml"
     params:
@@ -96,6 +106,8 @@ rule structure_block:
         "logs/structure/{condition}.log",
     wildcard_constraints:
         condition=FAMILIES["block"],
+    group:
+        batch("structures")
     conda:
         "../envs/structures.yaml"
     params:
@@ -109,7 +121,7 @@ rule structure_block:
 
 rule structure_thermal:
     input:
-        snapshots="results/first_principles/aimd/{condition}.extxyz",
+        unpack(thermal_source),
         code=code("structure_thermal.py"),
     output:
         cif="results/structures/{condition}.cif",
@@ -140,6 +152,8 @@ rule structure_dislocation:
         "logs/structure/{condition}.log",
     wildcard_constraints:
         condition=FAMILIES["dislocation"],
+    group:
+        batch("structures")
     conda:
         "../envs/structures.yaml"
     params:
@@ -162,6 +176,8 @@ rule structure_twin:
         "logs/structure/{condition}.log",
     wildcard_constraints:
         condition=FAMILIES["twin"],
+    group:
+        batch("structures")
     conda:
         "../envs/structures.yaml"
     params:

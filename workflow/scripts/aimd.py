@@ -1,12 +1,13 @@
 from defraction.job import job
 
 with job(snakemake, state=True) as run:
+    run.reuse()
     from defraction.defects.point import build
     from defraction.first_principles import aimd
     from defraction.first_principles.ranks import calculators
     from defraction.first_principles.settings import settings_for
     from defraction.first_principles.trajectory import segment
-    from defraction.hosts import Host
+    from defraction.hosts import Host, read_hosts
 
     perfect = {"defect": None, "supercell": run.params.supercell, "repeat": [1, 1, 1]}
     atoms = build(Host(**run.params.host), perfect, lattice=run.input.lattice)
@@ -24,5 +25,5 @@ with job(snakemake, state=True) as run:
         if hasattr(run.output, "segment"):
             segment(aimd.run, atoms, settings, run.output.segment, **limits)
         else:
-            limits["debye_temperature"] = run.params.host.get("debye_temperature")
+            limits["debye_temperature"] = read_hosts(run.input.hosts)[run.params.host["name"]].debye_temperature
             aimd.run_file(atoms, settings, run.output.snapshots, run.output.summary, run.output.log, **limits)

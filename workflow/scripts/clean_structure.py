@@ -2,8 +2,9 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.materials import Material, crystal
+    from defraction.specimens import specimens
     from defraction.structures import write_structures
 
     atoms = crystal(Material.from_dict(run.params.material))
-    atoms.info["repeat"] = list(run.params.repeat)
-    write_structures([atoms], run.output.cif, metadata=run.origin)
+    images = specimens(atoms, run.params.repeat, run.params.specimens, run.params.seed)
+    write_structures(images, run.output.cif, metadata=run.origin)

@@ -1,7 +1,7 @@
 from defraction.job import job
 
 with job(snakemake) as run:
-    from defraction import conditions, config, hosts
+    from defraction import conditions, config, expansion, hosts
 
-    table = conditions.expand(config.validate(snakemake.config), hosts.read_hosts(run.input.hosts))
+    table = expansion.expand(config.validate(snakemake.config), hosts.read_hosts(run.input.hosts))
     conditions.write_table(table, run.output.table)

@@ -1,6 +1,14 @@
 from defraction.job import job
 
 with job(snakemake) as run:
-    from defraction.plots import accuracy
+    from defraction.figures.accuracies import overview
 
-    accuracy(run.input.accuracy, run.output.png, run.output.pdf, run.params.presentation)
+    overview(
+        run.input.accuracy,
+        run.input.models,
+        run.output.png,
+        run.output.pdf,
+        run.output.caption,
+        run.params.presentation,
+        run.params.reductions,
+    )

@@ -1,6 +1,15 @@
 from defraction.job import job
 
 with job(snakemake) as run:
-    from defraction.plots import confusion
+    from defraction.figures.answers import confusion
 
-    confusion(run.input.confusion, run.output.png, run.output.pdf, run.params.presentation)
+    confusion(
+        run.input.confusion,
+        run.input.labels,
+        run.input.models,
+        run.output.png,
+        run.output.pdf,
+        run.output.caption,
+        run.params.presentation,
+        run.params.reductions,
+    )

@@ -1,6 +1,14 @@
 from defraction.job import job
 
 with job(snakemake) as run:
-    from defraction.plots import ensemble
+    from defraction.figures.answers import ensemble
 
-    ensemble(run.input.ensembles, run.output.png, run.output.pdf, run.params.presentation)
+    ensemble(
+        run.input.ensembles,
+        run.input.models,
+        run.output.png,
+        run.output.pdf,
+        run.output.caption,
+        run.params.presentation,
+        run.params.reductions,
+    )

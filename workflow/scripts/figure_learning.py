@@ -1,6 +1,13 @@
 from defraction.job import job
 
 with job(snakemake) as run:
-    from defraction.plots import learning
+    from defraction.figures.answers import learning
 
-    learning(run.input.history, run.output.png, run.output.pdf, run.params.presentation)
+    learning(
+        dict(zip(run.params.models, run.input.histories, strict=True)),
+        run.output.png,
+        run.output.pdf,
+        run.output.caption,
+        run.params.presentation,
+        run.params.reductions,
+    )

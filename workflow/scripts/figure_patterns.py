@@ -1,6 +1,14 @@
 from defraction.job import job
 
 with job(snakemake) as run:
-    from defraction.plots import patterns
+    from defraction.figures.crystals import overview
 
-    patterns(run.input.patterns, run.params.conditions, run.output.png, run.output.pdf, run.params.presentation)
+    overview(
+        run.input.patterns,
+        run.params.conditions,
+        run.output.png,
+        run.output.pdf,
+        run.output.caption,
+        run.params.presentation,
+        run.params.reductions,
+    )

@@ -2,7 +2,17 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.conditions import read_table
-    from defraction.plots import strain
+    from defraction.figures.accuracies import strain
+    from defraction.published import read_published
 
-    conditions = read_table(run.input.conditions)
-    strain(run.input.accuracy, conditions, run.output.png, run.output.pdf, run.params.presentation)
+    strain(
+        run.input.accuracy,
+        run.input.models,
+        read_table(run.input.conditions),
+        read_published(run.input.published),
+        run.output.png,
+        run.output.pdf,
+        run.output.caption,
+        run.params.presentation,
+        run.params.reductions,
+    )

@@ -1,6 +1,7 @@
 from defraction.job import job
 
 with job(snakemake, state=True) as run:
+    run.reuse()
     from defraction.first_principles.lattice import compute
     from defraction.first_principles.ranks import calculators
     from defraction.first_principles.settings import settings_for

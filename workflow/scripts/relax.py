@@ -1,6 +1,7 @@
 from defraction.job import job
 
 with job(snakemake, state=True) as run:
+    run.reuse()
     from defraction.defects.point import build
     from defraction.first_principles.ranks import calculators
     from defraction.first_principles.relax import relax, relax_file

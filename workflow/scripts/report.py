@@ -2,21 +2,16 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.conditions import read_table
-    from defraction.report import write_report
+    from defraction.report import Sources, write_report
 
     write_report(
         run.input.template,
         run.output.html,
-        run.input.accuracy,
-        run.input.ensembles,
+        Sources(**{name: run.input[name] for name in Sources.__dataclass_fields__}),
         read_table(run.input.conditions),
-        run.input.labels,
-        run.input.split,
-        run.input.relaxations,
-        run.input.dynamics,
-        run.input.figures,
         run.params.reductions,
         run.params.diffraction,
         run.params.learning,
-        run.params.evaluation,
+        run.params.confidence,
+        run.origin,
     )

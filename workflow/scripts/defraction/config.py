@@ -24,6 +24,7 @@ from pydantic import (
     Tag,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -34,6 +35,7 @@ MAX_STRAIN = 0.2
 Count = Annotated[int, Field(ge=1)]
 Tilt = Annotated[float, Field(ge=-diffraction.MAX_TILT, le=diffraction.MAX_TILT)]
 Supercell = Annotated[tuple[Count, Count, Count], Field(description="cells along a, b, c")]
+Preset = Literal["smoke", "laptop", "paper"]
 
 
 class ConfigError(ValueError):
@@ -49,6 +51,14 @@ def _distinct(values, what):
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Changes(Section):
+    """Values in place of those of another section, which stand for the keys that are not given here."""
+
+    @model_serializer(mode="wrap")
+    def given(self, handler):
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
 
 
 class Materials(Section):
@@ -68,6 +78,11 @@ class Materials(Section):
     max_per_group: Count | None = Field(
         None, description="at most so many crystals of each space group, in the order of the table; null: all"
     )
+    specimens: Annotated[int, Field(ge=0, le=32)] = Field(
+        0,
+        description="further specimens of each clean crystal beside the block of `specimen.repeat`: blocks whose faces "
+        "and thickness are drawn at random; snapshots 1, 2, ... of its pattern file",
+    )
 
 
 class Specimen(Section):
@@ -84,9 +99,7 @@ def _default(key: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-class Diffraction(Section):
-    """Microscope, detector and method (physics)."""
-
+class DiffractionKeys(Section):
     method: Literal[diffraction.METHODS] = Field(  # type: ignore[valid-type]
         _default("method"),
         description="auto: the cheaper of laue (repeated cells) and nufft (large cells), both exact; direct: the sum "
@@ -172,16 +185,29 @@ class Diffraction(Section):
         diffraction.check_debye_waller(factors)
         return factors
 
+
+class Diffraction(DiffractionKeys):
+    """Microscope, detector and method (physics)."""
+
     @model_validator(mode="after")
     def together(self):
         diffraction.check_together(self.model_dump())
         return self
 
 
+class PatternSet(Changes, DiffractionKeys):
+    """A second set of patterns of the same specimens, under other settings (physics)."""
+
+
 class FirstPrinciples(Section):
     """GPAW (physics)."""
 
-    preset: Literal["smoke", "laptop", "paper"] = Field(
+    source: Literal["library", "compute"] = Field(
+        "library",
+        description="library: take from resources/structures what it holds for exactly these settings and compute the "
+        "rest; compute: compute everything",
+    )
+    preset: Preset = Field(
         "laptop", description="set of cutoffs, k-meshes and convergence limits; docs/first-principles.md lists them"
     )
     overrides: dict[str, dict[str, Any]] = Field(
@@ -334,37 +360,63 @@ class RandomDisplacements(RandomBlock):
         return _distinct(values, "fraction")
 
 
-class PointDefect(Condition):
+class Computed(Condition):
     supercell: Supercell
+    preset: Preset | None = Field(
+        None,
+        description="preset of this condition and its control, and part of their ids; none: that of first_principles",
+    )
+
+
+class PointDefect(Computed):
     unrelaxed: bool = Field(True, description="also the defect at ideal positions, as a condition of its own")
+    cell: Literal["fixed", "relaxed"] = Field(
+        "fixed", description="relaxed: lengths and angles of the supercell relax with the atoms"
+    )
+    count: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="defects per supercell; several stand at random sites that follow from the seed"
+    )
+    positions: list[tuple[float, float, float]] | None = Field(
+        None, min_length=1, description="chosen sites [u, v, w], in conventional cells from the origin, without count"
+    )
+    minimum_separation: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="least distance of any two defects, periodic images included [Å]"
+    )
+
+    @model_validator(mode="after")
+    def placed_once(self):
+        if self.positions is not None and self.count != 1:
+            raise ValueError("count and positions both say how many defects there are; remove one")
+        return self
 
 
 class Vacancy(PointDefect):
-    """One missing atom per supercell, relaxed by GPAW."""
+    """One missing atom per supercell, or several, relaxed by GPAW."""
 
     kind: Literal["vacancy"]
 
 
 class Substitution(PointDefect):
-    """One foreign atom on a lattice site per supercell, relaxed by GPAW."""
+    """One foreign atom on a lattice site per supercell, or several, relaxed by GPAW."""
 
     kind: Literal["substitution"]
     solute: str = Field(description="element symbol of the foreign atom")
 
 
 class Interstitial(PointDefect):
-    """One foreign atom between lattice sites per supercell, relaxed by GPAW."""
+    """One foreign atom between lattice sites per supercell, or several, relaxed by GPAW."""
 
     kind: Literal["interstitial"]
     solute: str = Field(description="element symbol of the foreign atom")
-    site: Literal["tetrahedral", "octahedral"] = Field("tetrahedral", description="interstitial site")
+    site: Literal["tetrahedral", "octahedral", "hexagonal"] = Field(
+        "tetrahedral", description="interstitial site; octahedral in fcc and bcc, hexagonal in diamond"
+    )
 
 
-class Thermal(Condition):
+class Thermal(Computed):
     """Snapshots of ab initio molecular dynamics (GPAW)."""
 
     kind: Literal["thermal"]
-    supercell: Supercell
     temperatures: list[Annotated[float, Field(gt=0, le=3000)]] = Field(min_length=1, description="temperatures [K]")
     protocol: Literal["published", "equilibrated"] = Field(
         "published", description="published: about 20 fs from the perfect lattice; equilibrated: thermostatted"
@@ -453,11 +505,26 @@ class Display(Section):
 
 
 class Split(Section):
-    """Which crystals are held out (physics)."""
+    """What is held out (physics)."""
 
-    held_out: float = Field(0.3, gt=0, lt=1, description="fraction of the crystals of each space group held out")
+    by: Literal["material", "prototype", "image"] = Field(
+        "material",
+        description="material: whole crystals; prototype: whole prototypes of a space group, where it has several; "
+        "image: single patterns of every crystal, near duplicates of those that train, "
+        "to compare with studies that do so",
+    )
+    held_out: float = Field(
+        0.3, gt=0, lt=1, description="fraction held out of the crystals of each space group (image: of its patterns)"
+    )
     hosts: Literal["train", "held_out"] = Field(
         "train", description="the host crystals (Al, Fe) in the training set, as in the article, or held out"
+    )
+    validation: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="fraction of the rest that does not train but chooses the pass to stop at or to keep; taken "
+        "only if `early_stop` or `keep: best` asks for it",
     )
 
 
@@ -467,27 +534,83 @@ class Augmentation(Section):
     rotation: float = Field(180.0, ge=0, le=180, description="in-plane rotation up to +- this angle [degree]")
     shift: float = Field(1.0, ge=0, description="shift up to +- this many pixels")
     scale: float = Field(0.02, ge=0, le=0.5, description="magnification up to 1 +- this fraction")
+    mirror: bool = Field(
+        False,
+        description="every second pattern mirrored (labels do not tell mirror images apart); for pictures of unknown "
+        "handedness",
+    )
 
 
-class Learning(Section):
-    """The classifier (physics)."""
-
+class LearningKeys(Section):
     architecture: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = Field(
         "resnet101", description="torchvision network"
     )
     display: Display = Display()
     split: Split = Split()
     augmentation: Augmentation = Augmentation()
-    epochs: Count = Field(10, description="passes through the training set")
+    epochs: Count = Field(
+        10, description="passes: as many draws each as there are training patterns, all specimens counted as one"
+    )
     batch_size: Count = Field(32, description="patterns per step")
-    learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of the one-cycle schedule (AdamW)")
-    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of the schedule (AdamW)")
+    schedule: Literal["one-cycle", "cosine", "constant"] = Field(
+        "one-cycle",
+        description="learning rate by step; one-cycle rises over `warmup`, then falls to 0; cosine only falls",
+    )
+    warmup: float = Field(
+        0.2, ge=0, lt=1, description="share of the steps in which the learning rate of a one-cycle rises"
+    )
     weight_decay: float = Field(0.05, ge=0, description="weight decay")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="arithmetic of the forward pass; auto: bf16 where the device has instructions for it"
     )
     monitor: Count = Field(1000, description="held-out patterns watched after each pass (not used to choose anything)")
+    keep: Literal["last", "best"] = Field(
+        "last", description="weights that predict: of the last step, or of the pass with the lowest validation loss"
+    )
+    early_stop: Annotated[int, Field(ge=0)] = Field(
+        0, description="passes without a lower validation loss after which training ends; 0: never"
+    )
+    specimens: Literal["all", "block"] = Field(
+        "all",
+        description="specimens of a crystal that train: the block of `specimen.repeat`, as in the article, or all, "
+        "with those of `materials.specimens`",
+    )
+
+
+class Learning(LearningKeys):
+    """The classifier (physics)."""
+
+
+class DisplayChanges(Changes, Display): ...
+
+
+class SplitChanges(Changes, Split): ...
+
+
+class AugmentationChanges(Changes, Augmentation): ...
+
+
+class Model(Changes, LearningKeys):
+    """A network to train: its name, patterns and seeds, and any key of `learning` in place of the value there."""
+
+    name: str = Field("main", pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", description="name: small letters, digits, hyphens")
+    pattern_set: str = Field("main", description="patterns it trains on: main, or a name of `pattern_sets`")
+    seeds: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        description="seeds of initial weights and draws, a network each (the split follows `seed` of the study); null: "
+        "that one",
+    )
+    display: DisplayChanges = DisplayChanges()
+    split: SplitChanges = SplitChanges()
+    augmentation: AugmentationChanges = AugmentationChanges()
+
+    @field_validator("seeds")
+    @classmethod
+    def distinct(cls, seeds):
+        return seeds if seeds is None else _distinct(seeds, "seed")
 
 
 class Evaluation(Section):
@@ -500,6 +623,9 @@ class Evaluation(Section):
     draws: Count = Field(200, description="random draws of k zone axes per crystal")
     bootstrap: Count = Field(2000, description="bootstrap samples behind an interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="confidence of the intervals")
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = Field(
+        15, description="bins of probability in which answers are compared with the truth"
+    )
 
 
 class Runtime(Section):
@@ -508,6 +634,13 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where patterns and networks are computed")
     memory: float = Field(2.0, gt=0, description="memory for a batch of patterns [GiB]")
     training_threads: Count = Field(2, description="CPU threads of one training job")
+    training_processes: Count = Field(
+        1,
+        description="data-parallel processes of one training job, which share its threads; on GPUs one for each",
+    )
+    deterministic: bool = Field(
+        True, description="same seed and machine: same weights to the last bit; false: faster convolutions on a GPU"
+    )
     gpaw_ranks: Count = Field(1, description="MPI ranks of one GPAW job; 1 needs no MPI")
     gpaw_gpu: bool = Field(False, description="GPAW on GPUs; needs a build of GPAW for them")
     mpi_launcher: str = Field(
@@ -520,6 +653,16 @@ class Runtime(Section):
         1,
         description="jobs of at most `walltime`, one after the other, in which a relaxation or a run of molecular "
         "dynamics is done",
+    )
+
+    cache: str | None = Field(
+        None,
+        min_length=1,
+        description="folder where first-principles results are shared between studies, keyed by settings, inputs, code "
+        "and versions; null: that of the environment variable DEFRACTION_CACHE, if it is set",
+    )
+    record_host: bool = Field(
+        True, description="whether records and calculator logs name the host, the user and folders outside the study"
     )
 
     @model_validator(mode="after")
@@ -551,6 +694,12 @@ class Config(Section):
     first_principles: FirstPrinciples = FirstPrinciples()
     conditions: list[AnyCondition] = Field(min_length=1, description="what is tested; see the kinds below")
     learning: Learning = Learning()
+    pattern_sets: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], PatternSet] = Field(
+        {}, description="further sets of patterns by name: keys of `diffraction` with other values"
+    )
+    models: list[Model] = Field(
+        [Model()], min_length=1, description="networks to train; the first with its first seed is the headline"
+    )
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
     presentation: Presentation = Presentation()
@@ -564,6 +713,59 @@ class Config(Section):
                 "motion would be counted twice; empty debye_waller, or remove the thermal conditions"
             )
         return self
+
+    @model_validator(mode="after")
+    def resolved(self):
+        """Pattern sets and models stand for whole sections, which have to hold too."""
+        for name in self.pattern_sets:
+            if name == "main":
+                raise ValueError("pattern_sets.main: main is the set of `diffraction` itself; give another name")
+            if "zone_axes" in self.pattern_sets[name].model_fields_set:
+                raise ValueError(
+                    f"pattern_sets.{name}.zone_axes: all sets share the zone axes, which define the labels"
+                )
+            _nested(f"pattern_sets.{name}", self.diffraction_of, name)
+        averaged = [name for name in ("main", *self.pattern_sets) if self.diffraction_of(name).average_snapshots]
+        if self.materials.specimens and averaged:
+            raise ValueError(
+                "materials.specimens: average_snapshots would mix the specimens of a crystal into one pattern; set one "
+                "of the two back to 0 or false"
+            )
+        ids = [(model.name, seed) for model in self.models for seed in model.seeds or [self.seed]]
+        for name, seed in ids:
+            if ids.count((name, seed)) > 1:
+                raise ValueError(f"models: {name} with seed {seed} is given twice; give each model a name of its own")
+        for i, model in enumerate(self.models):
+            if model.pattern_set not in ("main", *self.pattern_sets):
+                near = difflib.get_close_matches(model.pattern_set, ["main", *self.pattern_sets], n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(['main', *self.pattern_sets])}"
+                raise ValueError(f"models[{i}].pattern_set: there is no set {model.pattern_set!r}; {hint}")
+            _nested(f"models[{i}]", self.learning_of, model)
+        return self
+
+    def diffraction_of(self, pattern_set: str) -> Diffraction:
+        """The section `diffraction` of a set of patterns."""
+        if pattern_set == "main":
+            return self.diffraction
+        return Diffraction.model_validate(self.diffraction.model_dump() | self.pattern_sets[pattern_set].model_dump())
+
+    def learning_of(self, model: Model) -> Learning:
+        """The section `learning` of a model."""
+        changes = {k: v for k, v in model.model_dump().items() if k in LearningKeys.model_fields}
+        merged = self.learning.model_dump()
+        for key, value in changes.items():
+            merged[key] = merged[key] | value if isinstance(value, dict) else value
+        return Learning.model_validate(merged)
+
+
+def _nested(where: str, resolve, *arguments) -> None:
+    """Faults of a section that is put together, said where its parts stand."""
+    try:
+        resolve(*arguments)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = "".join(f".{part}" for part in fault["loc"])
+        raise ValueError(f"{where}{key}: {re.sub('^Value error, ', '', fault['msg'])}") from None
 
 
 def validate(raw: dict[str, Any], source: str = "config") -> Config:
@@ -649,8 +851,9 @@ def _known_keys(location: tuple, raw: dict) -> list[str]:
         elif part == "range":
             model = Range
         elif isinstance(part, str) and part not in TAGS:
-            annotation = model.model_fields[part].annotation
-            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
+            field = model.model_fields.get(part)  # none for the names in a mapping of sections
+            kinds = [field.annotation, *get_args(field.annotation)] if field else []
+            model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
             node = node.get(part, {}) if isinstance(node, dict) else {}
     return list(model.model_fields)
 
@@ -662,6 +865,8 @@ def _rows(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             rows += _rows(annotation, f"{prefix}{name}.")
             continue
+        if any(isinstance(kind, type) and issubclass(kind, Changes) for kind in get_args(annotation)):
+            continue  # models and pattern_sets have parts of their own
         default = "required" if field.is_required() else f"`{json.dumps(_jsonable(field.default))}`"
         if len(default) > 60:
             default = "see docs/conventions.md"
@@ -681,7 +886,8 @@ RERUNS = {
     "materials": "the crystals that changed, then training and everything after it",
     "specimen": "all structures (not their first-principles calculations) and everything after them",
     "diffraction": "all patterns and everything after them",
-    "first_principles": "lattice constants, relaxations, molecular dynamics and everything after them",
+    "first_principles": "lattice constants, relaxations, molecular dynamics and everything after them (`source`: what "
+    "comes from another place now)",
     "learning": "training and everything after it (`display`, `split` too)",
     "evaluation": "predictions (`rotated_copies`) or only the summary (the others)",
     "runtime": "nothing",
@@ -710,6 +916,30 @@ def reference() -> str:
         section = Config.model_fields[name].annotation
         out += [f"## `{name}`", "", (section.__doc__ or "").strip(), "", f"A change reruns: {text}.", ""]
         out += ["| key | default | meaning |", "|---|---|---|", *_rows(section), ""]
+    own = [name for name in Model.model_fields if name not in LearningKeys.model_fields]
+    out += [
+        "## `pattern_sets`",
+        "",
+        (PatternSet.__doc__ or "").strip(),
+        "",
+        "A mapping from names (small letters, digits, hyphens) to keys of `diffraction` with other values, such as",
+        "`{article: {model: article}, p128: {pixels: 128}}`. Zone axes are common to all sets. Default: none. A change",
+        "reruns the patterns of that set and the models trained on it.",
+        "",
+        "## `models`",
+        "",
+        (Model.__doc__ or "").strip(),
+        "",
+        "Default: one model, `main`. The first model with its first seed is the headline: figures and report show it.",
+        "A model of name `main` with seed 2 lies in `results/models/main-seed2/`. A change reruns the training of that",
+        "model and everything after it; a further model or seed trains only itself.",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+        *[row for row in _rows(Model) if row.split("`")[1] in own],
+        "| keys of `learning` | its values | `display`, `split` and `augmentation` key by key |",
+        "",
+    ]
     out += [
         "## `conditions`",
         "",

@@ -1,29 +1,33 @@
 """Patterns as the network sees them: which crystals train it, how intensities become grey values, arrays in memory.
 
-The split is **by material**: every pattern of a crystal is on one side. It is stratified by space group. It is not by
-prototype: a held-out rock-salt crystal usually has another rock-salt crystal in training, and the column
-`prototype_in_training` of the split table says for which crystals that holds.
+A split is **by material** (every pattern of a crystal on one side), **by prototype** (every crystal of a prototype on
+one side, as far as a space group has several) or **by image** (single patterns; near duplicates of held-out patterns
+train). It is stratified by space group.
 """
 
 import csv
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import netCDF4
 import numpy as np
 
 from defraction.learning.labels import Axis, LabelRow, label_of
+from defraction.pattern_files import read_patterns
 
 log = logging.getLogger(__name__)
 
-SPLIT_COLUMNS = ("material", "space_group", "prototype", "formula", "host", "part", "prototype_in_training")
-PARTS = ("train", "held_out")
-HOSTS = {"Al": 225, "Fe": 229}
-PATTERN_DIMENSIONS = ("zone_axis", "voltage", "camera_length", "snapshot", "y", "x")
+SPLIT_COLUMNS = (
+    "material", "space_group", "prototype", "formula", "host", "part", "prototype_in_training", "by",
+    "held_out_patterns", "validation_patterns",
+)  # fmt: skip
+PARTS = ("train", "validation", "held_out")
+BY_IMAGE = "image"  # what stands for the part of a crystal whose patterns lie in several
+RULES = ("material", "prototype", "image")
 
 
 # --- split -----------------------------------------------------------------------------------------------------------
@@ -31,7 +35,14 @@ PATTERN_DIMENSIONS = ("zone_axis", "voltage", "camera_length", "snapshot", "y", 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """One crystal of the split table; `part` is `train` or `held_out`."""
+    """One crystal of the split table.
+
+    `part` is `train`, `validation` (chooses a pass, `learning.keep` and `learning.early_stop`), `held_out`, or `image`
+    for a crystal whose patterns are divided. `by` is the rule that decided: `material`, `prototype` or `image`; in a
+    split by prototype it says `material` where a prototype had to be divided. `held_out_patterns` and
+    `validation_patterns` are indices into the flattened grid (zone_axis, voltage, camera_length), of crystals of part
+    `image` only.
+    """
 
     material: str
     space_group: int
@@ -40,78 +51,180 @@ class SplitRow:
     host: bool
     part: str
     prototype_in_training: bool
+    by: str = "material"
+    held_out_patterns: tuple[int, ...] = ()
+    validation_patterns: tuple[int, ...] = ()
 
 
 def split_table(
     materials: Iterable[Mapping[str, Any]],
     held_out: float,
     seed: int,
+    by: str = "material",
     hosts: str = "train",
-    host_crystals: Mapping[str, int] = HOSTS,
+    validation: float = 0.0,
+    host_crystals: Mapping[str, int] | None = None,
+    grid: Sequence[int] | None = None,
 ) -> list[SplitRow]:
-    """Divide crystals into training and held-out, stratified by space group.
+    """Divide crystals, or their patterns, into training and held-out, stratified by space group.
 
     Args:
         materials: one mapping per crystal with `material` (id), `space_group` and, where known, `prototype`, `formula`.
-        held_out: fraction of the crystals of each group that is held out, 0 to 1 exclusive.
+        held_out: fraction of the crystals of each group that is held out, 0 to 1 exclusive; by image, of the patterns
+            of each crystal.
         seed: another seed, another split.
+        by: `material`, `prototype` or `image`.
         hosts: `train` or `held_out`: where the host crystals go, whatever the draw says.
-        host_crystals: formula and space group of the host crystals.
+        validation: fraction of the crystals (patterns) that are not held out which makes a third part; 0: none.
+        host_crystals: formula and space group of the host crystals; None: there are none.
+        grid: numbers of zone axes, voltages and camera lengths of each crystal; needed by image only.
 
-    Within a group, crystals are ranked by a hash of seed and id and the first `round(held_out * n)` are held out, at
-    least one and at most n - 1. So the order of the table is irrelevant, and adding or removing a crystal changes the
-    part of at most one other crystal, of the same group.
+    **By material.** Within a group, crystals are ranked by a hash of seed and id and the first `round(held_out * n)`
+    are held out, at least one and at most n - 1. So the order of the table is irrelevant, and adding or removing a
+    crystal changes the part of at most one other crystal, of the same group (of two with a third part).
 
-    Raises ValueError for repeated ids, a fraction out of range or a group with a single crystal.
+    **By prototype.** Prototypes of a group are ranked by a hash and held out as long as they fit into that number, but
+    no more than half of them, at least one. A group of one prototype is divided by material, as is the prototype of a
+    held-out host if more than half of the group belong to it; their rows say so in `by`.
+
+    **By image.** Of every crystal, `round(held_out * n)` patterns of the grid, drawn at random; all specimens and
+    snapshots at one point of the grid go together.
+
+    Raises ValueError for repeated ids, a fraction out of range, an unknown rule, a group with a single crystal, a split
+    by image without grid, or nothing left for the third part.
     """
     if not 0 < held_out < 1:
         raise ValueError(f"learning.split.held_out is {held_out}; give a fraction between 0 and 1, such as 0.3")
-    if hosts not in PARTS:
-        raise ValueError(f"learning.split.hosts is {hosts!r}; allowed: {', '.join(PARTS)}")
-    crystals = list(materials)
-    ids = [str(crystal["material"]) for crystal in crystals]
-    if len(set(ids)) != len(ids):
-        raise ValueError(
-            f"split: material id {next(i for i in ids if ids.count(i) > 1)!r} occurs twice; ids are unique"
-        )
+    if not 0 <= validation < 1:
+        raise ValueError(f"learning.split.validation is {validation}; give a fraction between 0 and 1, such as 0.1")
+    if hosts not in ("train", "held_out"):
+        raise ValueError(f"learning.split.hosts is {hosts!r}; allowed: train, held_out")
+    if by not in RULES:
+        raise ValueError(f"learning.split.by is {by!r}; allowed: {', '.join(RULES)}")
+    if by == "image" and grid is None:
+        raise ValueError("split by image: the numbers of zone axes, voltages and camera lengths are not given")
+    crystals = {}
+    for crystal in materials:
+        if str(crystal["material"]) in crystals:
+            raise ValueError(f"split: material id {str(crystal['material'])!r} occurs twice; ids are unique")
+        crystals[str(crystal["material"])] = crystal
+    known = host_crystals or {}
+    is_host = {i: known.get(c.get("formula", "")) == int(c["space_group"]) for i, c in crystals.items()}
 
-    part: dict[str, str] = {}
-    is_host = {
-        i: host_crystals.get(c.get("formula", "")) == int(c["space_group"]) for i, c in zip(ids, crystals, strict=True)
-    }
-    for group in sorted({int(crystal["space_group"]) for crystal in crystals}):
-        members = [i for i, crystal in zip(ids, crystals, strict=True) if int(crystal["space_group"]) == group]
-        if len(members) < 2:
-            raise ValueError(
-                f"split: space group {group} has one crystal ({members[0]}); it needs one to train on and one to hold "
-                "out. Add crystals of this group or leave it out of materials.space_groups"
+    part, rule = dict.fromkeys(crystals, "train"), dict.fromkeys(crystals, by)
+    if by == "image":
+        part = {i: "held_out" if is_host[i] and hosts == "held_out" else BY_IMAGE for i in crystals}
+    else:
+        for group in sorted({int(c["space_group"]) for c in crystals.values()}):
+            group_ids = [i for i, c in crystals.items() if int(c["space_group"]) == group]
+            if len(group_ids) < 2:
+                raise ValueError(
+                    f"split: space group {group} has one crystal ({group_ids[0]}); it needs one to train on and one to "
+                    "hold out. Add crystals of this group or leave it out of materials.space_groups"
+                )
+            out = [i for i in group_ids if is_host[i] and hosts == "held_out"]
+            stay = [i for i in group_ids if is_host[i] and hosts == "train"]
+            if by == "prototype":
+                kinds = {i: _prototype(crystals[i]) for i in group_ids}
+                chosen, divided = _choose_prototypes(kinds, held_out, seed, out, stay)
+                rule.update(dict.fromkeys(divided, "material"))
+            else:
+                chosen = _choose(group_ids, held_out, seed, out, stay)
+            part.update(dict.fromkeys(chosen, "held_out"))
+            rest = [i for i in group_ids if i not in chosen]
+            if validation and len(rest) > 1:
+                part.update(dict.fromkeys(_choose(rest, validation, f"{seed}:validation", (), stay), "validation"))
+
+    trained = {_prototype(crystal) for i, crystal in crystals.items() if part[i] in ("train", BY_IMAGE)}
+    rows = []
+    for i, crystal in sorted(crystals.items(), key=lambda pair: (int(pair[1]["space_group"]), pair[0])):
+        patterns = _choose_patterns(i, grid, held_out, validation, seed) if part[i] == BY_IMAGE else ((), ())
+        rows.append(
+            SplitRow(
+                material=i,
+                space_group=int(crystal["space_group"]),
+                prototype=str(crystal.get("prototype") or ""),
+                formula=str(crystal.get("formula") or ""),
+                host=is_host[i],
+                part=part[i],
+                prototype_in_training=_prototype(crystal) in trained,
+                by=rule[i],
+                held_out_patterns=patterns[0],
+                validation_patterns=patterns[1],
             )
-        count = min(max(round(held_out * len(members)), 1), len(members) - 1)
-        # False sorts before True: hosts first if they are held out, last if they train
-        ranked = sorted(members, key=lambda i: (is_host[i] == (hosts == "train"), _draw(seed, i)))
-        part.update({i: "held_out" if rank < count else "train" for rank, i in enumerate(ranked)})
-
-    trained = {_prototype(crystal) for i, crystal in zip(ids, crystals, strict=True) if part[i] == "train"}
-    rows = [
-        SplitRow(
-            material=i,
-            space_group=int(crystal["space_group"]),
-            prototype=str(crystal.get("prototype") or ""),
-            formula=str(crystal.get("formula") or ""),
-            host=is_host[i],
-            part=part[i],
-            prototype_in_training=_prototype(crystal) in trained,
         )
-        for i, crystal in sorted(
-            zip(ids, crystals, strict=True), key=lambda pair: (int(pair[1]["space_group"]), pair[0])
-        )
-    ]
     assert_disjoint(rows)
+    if validation and not members(rows, "validation"):
+        raise ValueError(
+            "split: too few crystals or patterns for a third part, which learning.keep or early_stop asks for; add "
+            "some, or set keep to last and early_stop to 0"
+        )
+    log.info("split by %s: %s", by, describe_split(rows))
     return rows
 
 
-def _draw(seed: int, material: str) -> str:
-    return hashlib.sha256(f"{seed}:{material}".encode()).hexdigest()
+def describe_split(rows: Sequence[SplitRow]) -> str:
+    """One sentence on a split: how many crystals on each side, and what could not be kept apart."""
+    if any(row.part == BY_IMAGE for row in rows):
+        count = sum(row.part == BY_IMAGE for row in rows)
+        return f"single patterns of {count} crystals held out, near duplicates of which train"
+    counts = Counter(row.part for row in rows)
+    text = ", ".join(f"{counts[part]} crystals {part.replace('_', ' ')}" for part in PARTS if counts[part])
+    mates = sum(row.part == "held_out" and row.prototype_in_training for row in rows)
+    return f"{text}; of {mates} of the held-out ones another crystal of the prototype trains"
+
+
+def _rank(seed: int | str, name: str) -> str:
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def _choose(
+    members: Sequence[str], fraction: float, seed: int | str, first: Sequence[str], last: Sequence[str]
+) -> set[str]:
+    """About `fraction` of the members, at least one, never all; those of `first` before the others, of `last` after."""
+    count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+    ranked = sorted(members, key=lambda i: (i not in first, i in last, _rank(seed, i)))
+    return set(ranked[:count])
+
+
+def _choose_prototypes(
+    kinds: Mapping[str, tuple[int, str]], fraction: float, seed: int, first: Sequence[str], last: Sequence[str]
+) -> tuple[set[str], set[str]]:
+    """Crystals of a group to hold out, prototype by prototype; and those whose prototype had to be divided."""
+    sizes = Counter(kinds.values())
+    count = min(max(round(fraction * len(kinds)), 1), len(kinds) - 1)
+    if len(sizes) == len({kinds[i] for i in last}) or len(sizes) == 1:  # none is free to be held out
+        return _choose(list(kinds), fraction, seed, first, last), set(kinds)
+    chosen, divided = set(), set()
+    for kind in {kinds[i] for i in first}:
+        mates = {i for i in kinds if kinds[i] == kind}
+        if 2 * len(mates) > len(kinds):
+            chosen |= mates & set(first)
+            divided |= mates
+        else:
+            chosen |= mates
+    most = max(1, len(sizes) // 2)
+    whole = {kinds[i] for i in chosen - divided}
+    shut = whole | {kinds[i] for i in divided} | {kinds[i] for i in last}
+    for kind in sorted((k for k in sizes if k not in shut), key=lambda k: _rank(seed, f"{k[0]} {k[1]}")):
+        if len(whole) < most and len(chosen) + sizes[kind] <= count:
+            chosen |= {i for i in kinds if kinds[i] == kind}
+            whole.add(kind)
+    if not chosen:  # no prototype is small enough: the smallest
+        smallest = min((k for k in sizes if k not in shut), key=lambda k: (sizes[k], _rank(seed, f"{k[0]} {k[1]}")))
+        chosen = {i for i in kinds if kinds[i] == smallest}
+    return chosen, divided
+
+
+def _choose_patterns(
+    material: str, grid: Sequence[int], held_out: float, validation: float, seed: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Patterns of a crystal that are held out, and that make the third part: ascending indices into the flat grid."""
+    total = int(np.prod(grid))
+    count = min(max(round(held_out * total), 1), total - 1)
+    third = min(max(1, round(validation * (total - count))), total - count - 1) if validation else 0
+    order = np.random.default_rng(int(_rank(seed, material)[:16], 16)).permutation(total).tolist()
+    return tuple(sorted(order[:count])), tuple(sorted(order[count : count + third]))
 
 
 def _prototype(crystal: Mapping[str, Any]) -> tuple[int, str]:
@@ -119,30 +232,55 @@ def _prototype(crystal: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def assert_disjoint(rows: Sequence[SplitRow]) -> None:
-    """Raise ValueError if a crystal is in both parts (by id, or by formula within a group) or if a part is empty."""
-    parts = {part: [row for row in rows if row.part == part] for part in PARTS}
-    for part, members in parts.items():
-        if not members:
+    """Raise ValueError unless the parts are apart, each in the sense of its rule, and neither side is empty.
+
+    Crystals: no id, and no formula within a group, in two parts. Rows by prototype: no crystal of a held-out prototype
+    in another part. Rows by image: every pattern of a crystal in one part.
+    """
+    for part in ("train", "held_out"):
+        if not any(row.part in (part, BY_IMAGE) for row in rows):
             raise ValueError(f"split: no crystal in part {part!r}; change learning.split.held_out or add crystals")
+    whole = [row for row in rows if row.part != BY_IMAGE]
     for what, key in (
         ("material", lambda row: row.material),
         ("formula and space group", lambda row: (row.formula, row.space_group) if row.formula else row.material),
     ):
-        both = {key(row) for row in parts["train"]} & {key(row) for row in parts["held_out"]}
-        if both:
+        seen: dict[Any, str] = {}
+        for row in whole:
+            if seen.setdefault(key(row), row.part) != row.part:
+                parts = " and ".join(sorted({seen[key(row)], row.part})).replace("_", " ").replace("train", "training")
+                raise ValueError(f"split: {what} {key(row)} is in {parts}; keep one of the two")
+    used = {(row.space_group, row.prototype) for row in whole if row.part != "held_out"}
+    for row in whole:
+        if row.by == "prototype" and row.part == "held_out" and (row.space_group, row.prototype) in used:
             raise ValueError(
-                f"split: {what} {sorted(map(str, both))[0]} is in training and held out; keep one of the two"
+                f"split: prototype {row.prototype} of {row.material} is held out and in training, though the split is "
+                "by prototype; make the split again"
             )
+    ids = Counter(row.material for row in rows)
+    for row in rows:
+        if row.part == BY_IMAGE:
+            indices = (*row.held_out_patterns, *row.validation_patterns)
+            if ids[row.material] > 1 or len(set(indices)) < len(indices) or not row.held_out_patterns:
+                raise ValueError(
+                    f"split: {row.material} is divided by image, but a pattern is in two parts or none is held out; "
+                    "make the split again"
+                )
 
 
 def write_split(path: Path | str, rows: Sequence[SplitRow]) -> None:
-    """Write a split table as CSV with the columns of `SPLIT_COLUMNS` (booleans as 0 and 1)."""
+    """Write a split table as CSV with the columns of `SPLIT_COLUMNS`: booleans as 0 and 1, indices apart by spaces."""
     with Path(path).open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(SPLIT_COLUMNS)
         for row in rows:
-            values = [getattr(row, column) for column in SPLIT_COLUMNS]
-            writer.writerow([int(value) if isinstance(value, bool) else value for value in values])
+            writer.writerow([_text(getattr(row, column)) for column in SPLIT_COLUMNS])
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return int(value) if isinstance(value, bool) else value
 
 
 def read_split(path: Path | str) -> list[SplitRow]:
@@ -160,11 +298,45 @@ def read_split(path: Path | str) -> list[SplitRow]:
                 host=row["host"] == "1",
                 part=row["part"],
                 prototype_in_training=row["prototype_in_training"] == "1",
+                by=row["by"],
+                held_out_patterns=tuple(map(int, row["held_out_patterns"].split())),
+                validation_patterns=tuple(map(int, row["validation_patterns"].split())),
             )
             for row in reader
         ]
     assert_disjoint(rows)
     return rows
+
+
+def members(rows: Sequence[SplitRow], part: str) -> list[SplitRow]:
+    """The crystals of which at least one pattern lies in `part`."""
+    if part not in PARTS:
+        raise ValueError(f"part {part!r} of a split; there are: {', '.join(PARTS)}")
+    divided = {"train": lambda row: True, "held_out": lambda row: row.held_out_patterns}
+    inside = divided.get(part, lambda row: row.validation_patterns)
+    return [row for row in rows if row.part == part or (row.part == BY_IMAGE and inside(row))]
+
+
+def pattern_mask(row: SplitRow, part: str, grid: Sequence[int]) -> np.ndarray:
+    """Which patterns of a crystal lie in `part`: bool of shape `grid`, (zone_axis, voltage, camera_length).
+
+    Raises ValueError if the crystal was divided by image on a larger grid.
+    """
+    if row.part != BY_IMAGE:
+        return np.full(tuple(grid), row.part == part)
+    flat = np.zeros(int(np.prod(grid)), dtype=bool)
+    others = [*row.held_out_patterns, *row.validation_patterns]
+    if others and max(others) >= len(flat):
+        raise ValueError(
+            f"split: pattern {max(others)} of {row.material} is held out, but its file holds {len(flat)} patterns; "
+            "make the split again"
+        )
+    if part == "train":
+        flat[:] = True
+        flat[others] = False
+    else:
+        flat[list(row.held_out_patterns if part == "held_out" else row.validation_patterns)] = True
+    return flat.reshape(tuple(grid))
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------
@@ -190,14 +362,9 @@ class Patterns:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def read_patterns(path: Path | str) -> Patterns:
-    """Read a pattern file; raises ValueError naming the file if it is not one or holds values that are not finite."""
-    path = Path(path)
-    with netCDF4.Dataset(path) as file:
-        file.set_auto_mask(False)
-        if "intensity" not in file.variables or file["intensity"].dimensions != PATTERN_DIMENSIONS:
-            found = {name: variable.dimensions for name, variable in file.variables.items()}
-            raise ValueError(f"{path}: no variable intensity{PATTERN_DIMENSIONS}; found {found}")
+def load_patterns(path: Path | str) -> Patterns:
+    """Read a whole pattern file; raises ValueError naming it if it is not one or holds values that are not finite."""
+    with read_patterns(path) as file:
         patterns = Patterns(
             intensity=np.asarray(file["intensity"][:], dtype=np.float32),
             zone_axes=[tuple(int(v) for v in axis) for axis in np.asarray(file["uvw"][:])],
@@ -264,7 +431,8 @@ class Images:
 
     Attributes:
         images: grey values, float16, shape (n, y, x). labels: (n,). material: index into `materials`, (n,).
-        materials: ids in order. digest: sha256 over ids, labels and grey values.
+        materials: ids in order. points: number of patterns, where all specimens of a crystal at one zone axis, voltage
+            and camera length count as one. digest: sha256 over ids, labels and grey values.
     """
 
     images: np.ndarray
@@ -272,24 +440,30 @@ class Images:
     material: np.ndarray
     materials: list[str]
     space_groups: list[int]
+    points: int
     digest: str
 
 
 def load_images(
     files: Mapping[str, Path | str],
-    crystals: Sequence[SplitRow],
+    split: Sequence[SplitRow],
     labels: Sequence[LabelRow],
     beam_stop: float,
     decades: float,
+    part: str = "train",
+    specimens: str = "all",
 ) -> Images:
-    """Read the pattern files of `crystals` and display them, crystal after crystal so that memory stays bounded.
+    """Read the patterns of one part of a split and display them, crystal after crystal so that memory stays bounded.
 
     Args:
-        files: pattern file by material id; files of other crystals are ignored.
-        crystals: rows of the split table, all of which must have a file.
+        files: pattern file by material id; files of crystals outside the part are ignored.
+        split: rows of the split table; every crystal of the part must have a file.
+        part: train, validation or held_out.
+        specimens: `all` snapshots of a file, or `block`: the first.
 
-    Raises ValueError for a missing file or for files of different image sizes.
+    Raises ValueError for an empty part, a missing file or files of different image sizes.
     """
+    crystals = members(split, part)
     missing = [row.material for row in crystals if row.material not in files]
     if missing:
         raise ValueError(
@@ -297,11 +471,13 @@ def load_images(
         )
     hasher = hashlib.sha256()
     images: np.ndarray | None = None
-    all_labels, index, filled = [], [], 0
+    all_labels, index, filled, points = [], [], 0, 0
     for number, row in enumerate(crystals):
-        patterns = read_patterns(files[row.material])
-        grey = display(patterns.intensity, patterns.x, patterns.y, beam_stop, decades)
-        grey = grey.reshape(-1, *grey.shape[-2:])
+        patterns = load_patterns(files[row.material])
+        intensity = patterns.intensity if specimens == "all" else patterns.intensity[:, :, :, :1]
+        chosen = np.flatnonzero(pattern_mask(row, part, intensity.shape[:3]))
+        flat = intensity.reshape(-1, *intensity.shape[3:])[chosen]
+        grey = display(flat, patterns.x, patterns.y, beam_stop, decades).reshape(-1, *flat.shape[-2:])
         if images is None:
             images = np.empty((len(grey) * len(crystals), *grey.shape[-2:]), dtype=grey.dtype)
         if grey.shape[1:] != images.shape[1:]:
@@ -312,19 +488,22 @@ def load_images(
             images = np.concatenate([images, np.empty_like(images, shape=(len(grey), *images.shape[1:]))])
         images[filled : filled + len(grey)] = grey
         filled += len(grey)
+        points += len(chosen)
         per_axis = true_labels(labels, row.space_group, patterns.zone_axes)
-        all_labels.append(np.repeat(per_axis, len(grey) // len(per_axis)))
+        per_point = np.repeat(per_axis, intensity[0, :, :, 0, 0, 0].size)[chosen]
+        all_labels.append(np.repeat(per_point, intensity.shape[3]))
         index.append(np.full(len(grey), number, dtype=np.int64))
         hasher.update(f"{row.material}:{row.space_group}:".encode())
         hasher.update(all_labels[-1].tobytes())
         hasher.update(grey.tobytes())
     if images is None:
-        raise ValueError("no crystals to load: the split table part is empty")
+        raise ValueError(f"no crystals to load: part {part!r} of the split table is empty")
     return Images(
         images=images[:filled],
         labels=np.concatenate(all_labels),
         material=np.concatenate(index),
         materials=[row.material for row in crystals],
         space_groups=[row.space_group for row in crystals],
+        points=points,
         digest=hasher.hexdigest(),
     )

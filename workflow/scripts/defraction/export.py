@@ -226,9 +226,10 @@ def write_images(
 
     Names hold the structure, zone axis, voltage, camera length and, of several, the snapshot: `al_-110_200kV_0.8m.png`.
     ``kind`` is `png` (16-bit grey values of :func:`grey_values`, ``decades`` of intensity, the transform and all
-    settings in its text chunks) or `tiff` (float32, the stored intensities, settings and calibration as JSON in
-    ImageDescription, physical pixel size as resolution). Row 0 is on top: the image is what one sees looking along the
-    beam. Existing images of the same name are replaced. Raises ValueError for another kind or no patterns.
+    settings in its text chunks, decades and I_0 also as JSON under `display` in Description) or `tiff` (float32, the
+    stored intensities, settings and calibration as JSON in ImageDescription, physical pixel size as resolution). Row 0
+    is on top: the image is what one sees looking along the beam. Existing images of the same name are replaced. Raises
+    ValueError for another kind or no patterns.
     """
     if kind not in IMAGE_KINDS:
         raise ValueError(f"images: kind {kind!r} is not one of {', '.join(IMAGE_KINDS)}")
@@ -287,6 +288,7 @@ def _write_png(path: Path, image: np.ndarray, facts: dict, decades: float) -> No
         f"grey = 65535 clip(1 + log10(I / I_0) / {decades:g}, 0, 1); I_0 = {brightest:.6g} of the incident electrons, "
         f"the largest intensity farther than {DIRECT_BEAM:g} pixels from the optic axis; the direct beam is clipped",
     )
+    facts = {**facts, "display": {"decades": decades, "brightest": brightest}}
     text.add_text("Description", json.dumps(facts, sort_keys=True))
     Image.fromarray(np.rint(65535.0 * grey).astype(np.uint16)).save(path, pnginfo=text)
 

@@ -37,6 +37,7 @@ class Host:
     magnetic_moment: float  # Bohr magnetons per atom
     lattice_reference: str
     elastic_reference: str
+    debye_temperature: float | None = None  # K, of the mean square displacement; None: not known
 
     @property
     def nearest_neighbour(self) -> float:
@@ -56,6 +57,9 @@ def read_hosts(path: Path | str) -> dict[str, Host]:
             values = {}
             for field in fields(Host):
                 text = (row.get(field.name) or "").strip()
+                if field.default is None:
+                    values[field.name] = _number_or_none(text, path, number, field.name)
+                    continue
                 try:
                     values[field.name] = field.type(text)
                 except ValueError as error:
@@ -77,6 +81,16 @@ def read_hosts(path: Path | str) -> dict[str, Host]:
                 raise ValueError(f"{path}, line {number}: {host.name} is not a mechanically stable cubic crystal")
             hosts[host.name] = host
     return hosts
+
+
+def _number_or_none(text: str, path: Path | str, line: int, column: str) -> float | None:
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        value = 0.0
+    if value is not None and not value > 0:
+        raise ValueError(f"{path}, line {line}, column {column}: {text!r} is no positive number")
+    return value
 
 
 def select_host(hosts: dict[str, Host], name: str) -> Host:

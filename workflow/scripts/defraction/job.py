@@ -5,7 +5,8 @@
 
         simulate_file(run.input.structure, run.output.patterns, run.params.diffraction)
 
-Heavy imports belong inside the block, after the thread limits are set and where a failure reaches the log.
+Heavy imports belong inside the block, after the thread limits are set and where a failure reaches the log. A costly job
+calls `run.reuse()` first: where the cache has its results, they are taken and the rest of the block is skipped.
 """
 
 import contextlib
@@ -13,15 +14,17 @@ import json
 import logging
 import os
 import platform
+import resource
 import shutil
 import signal
 import sys
 import time
 import traceback
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
-from defraction import digest, provenance
+from defraction import cache, digest, environment, provenance
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,14 @@ RUNNING = Path("results/.running")
 CONSOLE_INTERVAL = 20.0
 SEGMENT = "segment"
 """Name of the marker that a segment of a long job writes and the next one takes: it orders jobs and is no result."""
+
+
+EARLIER = "earlier.json"
+"""File in a job's restart state: what its runs cost that ended before the results were whole."""
+
+
+class _Reused(Exception):
+    """The outputs came from the cache: ends the block of a job."""
 
 
 class _Console(logging.Handler):
@@ -58,6 +69,27 @@ def _state_name(rule: str, wildcards: dict[str, str]) -> str:
     return "-".join([rule.removesuffix(f"_{SEGMENT}"), *(v for k, v in wildcards.items() if k != "left")])
 
 
+def _earlier(restart_dir: Path) -> list[dict]:
+    """Start, wall and CPU time [s] of the runs of a job before this one."""
+    path = restart_dir / EARLIER
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def _note_cost(restart_dir: Path, started: float, seconds: float) -> None:
+    """Keep what a run cost that another one goes on from; a run killed outright (kill -9) leaves no note."""
+    if not restart_dir.is_dir():
+        return
+    runs = [*_earlier(restart_dir), {"started": started, "seconds": round(seconds, 3), "cpu_seconds": _cpu_seconds()}]
+    path = restart_dir / f".{EARLIER}.tmp{os.getpid()}"
+    path.write_text(json.dumps(runs))
+    os.replace(path, restart_dir / EARLIER)
+
+
+def _cpu_seconds() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(sum(u.ru_utime + u.ru_stime for u in usage), 3)
+
+
 @contextlib.contextmanager
 def job(snakemake, state: bool = False):
     """Run the body of a rule's script.
@@ -72,7 +104,9 @@ def job(snakemake, state: bool = False):
 
     Yields:
         Namespace with `input`, `output` (temporary paths), `params`, `wildcards`, `threads`, `runtime` (the
-        configuration's section, plain values), `origin` (short provenance to put inside files) and `restart_dir`.
+        configuration's section, plain values), `origin` (short provenance to put inside files), `restart_dir` and
+        `reuse`, a function that ends the block if the cache of `runtime.cache` has the outputs, and that otherwise has
+        them stored there when the block ends well.
 
     Raises:
         RuntimeError: the code is not the one that was planned with, or a package was imported from outside the conda
@@ -113,47 +147,83 @@ def job(snakemake, state: bool = False):
         for path in ([paths] if isinstance(paths, str) else paths)
     ]
     params = {key: value for key, value in sorted(snakemake.params.items())}
+    finished = False
     script = Path(getattr(sys.modules["__main__"], "__file__", "")).name
+    runtime = dict(snakemake.config["runtime"])
+    with_host = runtime.get("record_host", True)
+    shelf: cache.Entry | None = None
+    found: dict | None = None
+
+    def reuse() -> None:
+        nonlocal shelf, found
+        if (folder := cache.folder(runtime.get("cache"))) is None:
+            return
+        try:
+            shelf = cache.Entry(folder, cache.content(snakemake.rule, wildcards, params, inputs))
+        except PackageNotFoundError as error:
+            logger.warning("the cache is not used: the version of %s cannot be told", error.name)
+            return
+        if SEGMENT in outputs:
+            if shelf.sound():
+                partial[SEGMENT].write_text(json.dumps({"finished": True}) + "\n")
+                raise _Reused
+        elif (found := shelf.fetch(partial)) is not None:
+            raise _Reused
+
     run = SimpleNamespace(
         input=snakemake.input,
         output=SimpleNamespace(**partial),
         params=snakemake.params,
         wildcards=snakemake.wildcards,
         threads=snakemake.threads,
-        runtime=dict(snakemake.config["runtime"]),
+        runtime=runtime,
         origin={"rule": snakemake.rule, "wildcards": wildcards, "params": params, **provenance.code()},
         restart_dir=STATE / _state_name(snakemake.rule, wildcards) / provenance.state_digest(params, inputs),
+        reuse=reuse,
     )
     try:
-        if (found := digest.code_digest(script)) != params["code"]:
+        if (code := digest.code_digest(script)) != params["code"]:
             raise RuntimeError(
-                f"the code of {script} changed since the run was planned ({params['code']} -> {found}, package in "
+                f"the code of {script} changed since the run was planned ({params['code']} -> {code}, package in "
                 f"{digest.SCRIPTS}); start the run again"
             )
+        prefix = environment.close(script)
         if state:
             run.restart_dir.mkdir(parents=True, exist_ok=True)
-        yield run
-        provenance.check_environment()
+        try:
+            yield run
+        except _Reused:
+            logger.info("taken from the cache: %s", shelf.path)
+        environment.check(prefix, script)
         missing = [str(outputs[key]) for key, path in partial.items() if not path.exists()]
         if missing:
             raise FileNotFoundError(f"the job ended without writing {', '.join(missing)}")
+        if not with_host and "log" in partial:
+            hosts = {platform.node(), *([found["host"].get("name", "")] if found else [])}
+            provenance.strip_log(partial["log"], hosts - {""})
         for key, path in partial.items():
             os.replace(path, outputs[key])
-        provenance.write_record(
-            Path(snakemake.output.record),
-            {
-                "rule": snakemake.rule,
-                "wildcards": wildcards,
-                "params": params,
-                "inputs": inputs,
-                "outputs": [provenance.entry(path, key) for key, path in outputs.items()],
-                "threads": snakemake.threads,
-                **({"segments": run.runtime.get("segments", 1)} if state else {}),
-                "started": started,
-                "seconds": round(time.monotonic() - clock, 3),
-                "log": str(log),
-            },
-        )
+        record = Path(snakemake.output.record)
+        facts = {
+            "rule": snakemake.rule,
+            "wildcards": wildcards,
+            "params": params,
+            "inputs": inputs,
+            "outputs": [provenance.entry(path, key) for key, path in outputs.items()],
+            "threads": snakemake.threads,
+            "started": started,
+            "seconds": round(time.monotonic() - clock, 3),
+            "log": str(log),
+        }
+        if state:
+            facts["segments"] = runtime.get("segments", 1)
+            facts["earlier"] = _earlier(run.restart_dir)
+        if found is not None:
+            facts["cache"] = {"key": shelf.key, "record": found}
+        provenance.write_record(record, facts, digest.file_digests(script), with_host)
+        finished = True
+        if shelf is not None and found is None and SEGMENT not in outputs:
+            shelf.store(outputs, provenance.read_record(record))
         if state and SEGMENT not in outputs:
             shutil.rmtree(run.restart_dir, ignore_errors=True)
     except BaseException as error:
@@ -162,6 +232,8 @@ def job(snakemake, state: bool = False):
         terminal.flush()
         raise SystemExit(1) from None
     finally:
+        if state and (SEGMENT in outputs or not finished):
+            _note_cost(run.restart_dir, started, time.monotonic() - clock)
         for path in partial.values():
             path.unlink(missing_ok=True)
         marker.unlink(missing_ok=True)

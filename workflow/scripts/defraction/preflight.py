@@ -6,7 +6,9 @@ dead left behind is cleared.
 
 import json
 import logging
+import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,7 @@ def running(folder: Path) -> list[str]:
                 found.append(f"snakemake itself, process {process.pid}")
         except psutil.Error:
             continue
+    found += slurm_jobs(folder)
     for marker in sorted((folder / "results/.running").glob("*.json")):
         job = json.loads(marker.read_text() or "{}")
         if not job or job["pid"] in own:
@@ -50,6 +53,29 @@ def running(folder: Path) -> list[str]:
                 found.append(f"job {job['job']}, process {job['pid']}")
         except psutil.NoSuchProcess:
             continue
+    return found
+
+
+def slurm_jobs(folder: Path) -> list[str]:
+    """Descriptions of this user's Slurm jobs, waiting or running, that work in this folder; none where Slurm is not.
+
+    Snakemake started again does not know the jobs of a killed run and would submit them a second time.
+    """
+    if shutil.which("squeue") is None:
+        return []
+    command = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%T|%Z|%k"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or done.returncode:
+        logger.warning("squeue does not answer: whether jobs of an earlier run are left in Slurm cannot be seen")
+        return []
+    found = []
+    for line in done.stdout.splitlines():
+        number, state, place, comment = line.split("|", 3)
+        if number != os.environ.get("SLURM_JOB_ID") and Path(place) == folder.resolve():
+            found.append(f"Slurm job {number}, {state.lower()} ({comment}; ends with: scancel {number})")
     return found
 
 
@@ -67,7 +93,7 @@ def clear(folder: Path, snakemake_arguments: list[str]) -> list[str]:
         listed = "\n  ".join(alive)
         raise Survivor(
             f"an earlier run still works in {folder.resolve()}:\n  {listed}\n"
-            "Wait until it ends, or end it (kill PROCESS), then start again; what it computed so far is kept."
+            "Wait until it ends, or end it (kill PROCESS, scancel JOB), then start again; what it computed is kept."
         )
     cleared = []
     results = folder / "results"

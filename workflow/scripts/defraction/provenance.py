@@ -1,13 +1,14 @@
 """Records: what made a file, from what, with which settings, code and packages.
 
-Every rule writes one JSON record beside its main output (`<stem>.record.json`). `trace` walks the records from a file
-back to the sources, `verify` hashes everything again.
+Every rule writes one JSON record beside its main output (`<stem>.record.json`); docs/provenance.md lists its keys. What
+reads them (trace, verify, diff, exports) is in `defraction.lineage`.
 """
 
 import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-SCHEMA = "defraction-record/1"
+SCHEMA = "defraction-record/2"
 DISTRIBUTIONS = {
     "abtem": "abtem",
     "ase": "ase",
@@ -50,8 +51,12 @@ def entry(path: Path | str, role: str) -> dict:
 
 
 def state_digest(params: dict, inputs: list[dict]) -> str:
-    """Digest of what restart state depends on: settings, code digest (in `params`) and input contents."""
-    text = json.dumps([params, [i["sha256"] for i in inputs if i["role"] != "code"]], sort_keys=True, default=str)
+    """Digest of what restart state depends on: settings, code digest (in `params`) and input contents.
+
+    The table of hosts is left out: the row of the job's host stands in `params`.
+    """
+    digests = [i["sha256"] for i in inputs if i["role"] not in ("code", "hosts")]
+    text = json.dumps([params, digests], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -71,174 +76,165 @@ def code() -> dict:
 
 
 def packages() -> dict[str, dict]:
-    """Version and location of each package of DISTRIBUTIONS that this process has imported."""
+    """Version and location of each package of DISTRIBUTIONS that this process has imported.
+
+    Locations are relative to the prefix of the Python environment where they lie in it.
+    """
     out = {}
     for module, name in DISTRIBUTIONS.items():
         if module in sys.modules and getattr(sys.modules[module], "__file__", None):
-            location = Path(sys.modules[module].__file__).parent
-            out[name] = {"version": metadata.version(name), "location": _relative(location)}
+            location = Path(sys.modules[module].__file__).absolute().parent
+            inside = location.is_relative_to(sys.prefix)
+            out[name] = {
+                "version": metadata.version(name),
+                "location": str(location.relative_to(sys.prefix)) if inside else _relative(location),
+            }
     return out
 
 
-def check_environment() -> None:
-    """In a conda environment, refuse packages that leaked in from the environment that launched the workflow.
+def gpus() -> list[str]:
+    """Names of the GPUs that this process has used; empty if it has used none."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        torch = sys.modules["torch"]
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if "cupy" in sys.modules:
+        runtime = sys.modules["cupy"].cuda.runtime
+        return [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
+    return []
 
-    Snakemake appends the launcher's packages to the search path of a script, so a package missing in the rule's
-    environment would silently be taken from there.
 
-    Raises:
-        RuntimeError: naming the packages and the environment.
+def write_record(path: Path, facts: dict, code_files: dict[str, str] | None = None, with_host: bool = True) -> None:
+    """Complete `facts` with code, environment and cost, and write the record (atomically).
+
+    Args:
+        path: the record's own file.
+        facts: rule, wildcards, params, inputs, outputs and what else the job knows.
+        code_files: digest of each file of the code behind the rule, as `digest.file_digests` gives them.
+        with_host: whether the host's name, the job's number in a queue and folders outside the study are recorded.
     """
-    prefix = Path(sys.prefix).resolve()
-    if not (prefix / "conda-meta").is_dir():
-        return
-    foreign = [
-        f"{module} from {sys.modules[module].__file__}"
-        for module in DISTRIBUTIONS
-        if module in sys.modules
-        and getattr(sys.modules[module], "__file__", None)
-        and not Path(sys.modules[module].__file__).resolve().is_relative_to(prefix)
-    ]
-    if foreign:
-        raise RuntimeError(
-            f"not from the rule's conda environment {prefix}: {', '.join(foreign)}; add the package to the rule's "
-            "file in workflow/envs"
-        )
-
-
-def write_record(path: Path, facts: dict) -> None:
-    """Complete `facts` with code, environment and cost, and write the record (atomically)."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cuda = "cupy" in sys.modules or ("torch" in sys.modules and sys.modules["torch"].cuda.is_initialized())
     record = {
         "schema": SCHEMA,
         **facts,
-        "code": {"digest": facts["params"].get("code"), **code()},
-        "environment": {
-            "python": platform.python_version(),
-            "prefix": _relative(Path(sys.prefix)),
-            "packages": packages(),
-            "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        },
-        "host": {"name": platform.node(), "machine": platform.machine(), "system": platform.platform()},
+        "code": {"digest": facts["params"].get("code"), "files": code_files or {}, **code()},
+        "environment": {"python": platform.python_version(), "packages": packages()},
+        "host": {"machine": platform.machine(), "system": platform.platform()},
         "device": "gpu" if cuda else "cpu",
+        "gpus": gpus(),
         "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 3),
         "max_rss_mib": round(max(u.ru_maxrss for u in usage) / 1024, 1),
     }
+    if with_host:
+        record["environment"] |= {"prefix": _relative(Path(sys.prefix)), "slurm_job": os.environ.get("SLURM_JOB_ID")}
+        record["host"]["name"] = platform.node()
+    else:
+        strip_host(record)
     partial = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    partial.write_text(json.dumps(record, indent=1, sort_keys=True, default=str) + "\n")
+    partial.write_text(sealed(record))
     os.replace(partial, path)
 
 
+def sealed(record: dict) -> str:
+    """A record as text with its own SHA-256 (key `digest`), so that a change of any character of it is found."""
+    bare = _text({key: value for key, value in record.items() if key != "digest"})
+    return _text({**json.loads(bare), "digest": hashlib.sha256(bare.encode()).hexdigest()})
+
+
+def strip_host(record: dict) -> None:
+    """Take host name, queue number and absolute folders of packages out of a record and of one from the cache in it."""
+    record["host"].pop("name", None)
+    for key in ("prefix", "slurm_job"):
+        record["environment"].pop(key, None)
+    for package in record["environment"]["packages"].values():
+        if os.path.isabs(package["location"]):
+            package["location"] = Path(package["location"]).name
+    if "cache" in record:
+        strip_host(record["cache"]["record"])
+
+
+def strip_log(path: Path, hosts: set[str]) -> None:
+    """Take user, process, host names and folders out of a calculator's text log (GPAW prints them at its start)."""
+    text = path.read_text()
+    text = re.sub(r"^(User|Pid|CWD): .*$", r"\1: left out", text, flags=re.MULTILINE)
+    for name, instead in ((str(Path.cwd()), "."), (sys.prefix, "PREFIX"), (str(Path.home()), "HOME")):
+        text = text.replace(name, instead) if len(name) > 1 else text
+    for name in hosts:
+        text = re.sub(rf"\b{re.escape(name)}\b", "left out", text)
+    path.write_text(text)
+
+
+def read_record(path: Path) -> dict:
+    """One record.
+
+    Raises:
+        ValueError: not a record, or not as it was written; says what is wrong with it.
+    """
+    text = path.read_bytes().decode(errors="replace")
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not readable as JSON ({error})") from None
+    if not isinstance(record, dict) or not str(record.get("schema")).startswith("defraction-record/"):
+        raise ValueError("JSON, but no record of defraction (key schema)")
+    if missing := {"rule", "params", "inputs", "outputs"} - set(record):
+        raise ValueError(f"not whole: {', '.join(sorted(missing))} missing")
+    if record["schema"] != "defraction-record/1" and text != sealed(record):
+        raise ValueError("the record itself was changed after it was written")
+    return record
+
+
 def read_records(results: Path = Path("results")) -> list[dict]:
-    """All records below a results folder, sorted by path; each gets its own path as `record`."""
+    """All records below a results folder, sorted by path; each gets its own path as `record`.
+
+    Raises:
+        ValueError: a record that cannot be read; names it.
+    """
     out = []
-    for path in sorted(results.rglob("*.record.json")):
-        out.append({**json.loads(path.read_text()), "record": str(path)})
+    for path in record_paths(results):
+        try:
+            out.append({**read_record(path), "record": str(path)})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     return out
 
 
-def makers(records: list[dict]) -> dict[str, dict]:
-    """Which record made which file."""
-    return {output["path"]: record for record in records for output in record["outputs"]}
-
-
-def verify(records: list[dict]) -> list[str]:
-    """Hash every recorded file again and check that each reader read what its maker wrote.
-
-    Returns:
-        One line per fault, empty if all is as recorded. Code files are not compared: their digest is.
-    """
-    made = {o["path"]: o["sha256"] for r in records for o in r["outputs"]}
-    hashes: dict[str, str | None] = {}
-    changed: dict[tuple[str, str], list[str]] = {}
-    faults = []
-    for record in records:
-        for verb, items in (("written", record["outputs"]), ("read", record["inputs"])):
-            for item in items:
-                path = item["path"]
-                if item["role"] == "code":
-                    continue
-                if path not in hashes:
-                    hashes[path] = sha256(path) if Path(path).is_file() else None
-                if hashes[path] != item["sha256"]:
-                    changed.setdefault((path, verb), []).append(record["record"])
-                if verb == "read" and made.get(path, item["sha256"]) != item["sha256"]:
-                    faults.append(f"{record['record']}: read another version of {path} than the one its maker wrote")
-    for (path, verb), names in changed.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        state = "is gone;" if hashes[path] is None else "differs from what"
-        faults.append(f"{path}: {state} was {verb} by {names[0]}{more}")
-    return faults
+def record_paths(results: Path) -> list[Path]:
+    """The files of all records below a results folder, hidden folders left out, sorted."""
+    found = []
+    for folder, folders, files in os.walk(results):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, name) for name in files if name.endswith(".record.json") and not name.startswith(".")]
+    return sorted(found)
 
 
 def cost(records: list[dict]) -> list[dict]:
-    """What the recorded jobs cost, by rule, dearest first: jobs, CPU time [s], wall time [s], largest memory [MiB]."""
+    """What the recorded jobs cost, by rule, dearest first: jobs, CPU time [s], wall time [s], largest memory [MiB].
+
+    Earlier runs of a job that was continued count with it; a result from the cache costs its copying.
+    """
     rules: dict[str, dict] = {}
     for record in records:
         row = rules.setdefault(
             record["rule"], {"rule": record["rule"], "jobs": 0, "cpu_seconds": 0.0, "seconds": 0.0, "max_rss_mib": 0.0}
         )
         row["jobs"] += 1
-        row["cpu_seconds"] += record["cpu_seconds"]
-        row["seconds"] += record["seconds"]
+        row["cpu_seconds"] += spent(record, "cpu_seconds")
+        row["seconds"] += spent(record, "seconds")
         row["max_rss_mib"] = max(row["max_rss_mib"], record["max_rss_mib"])
     return sorted(rules.values(), key=lambda row: -row["cpu_seconds"])
 
 
-def trace(records: list[dict], path: str) -> dict:
-    """What made a file, recursively: nested {path, sha256, rule, settings, seconds, record, inputs}.
-
-    A file that was met before is not unfolded again (`seen`: true). Code files are summed up by the digest.
-
-    Raises:
-        ValueError: no record made the file.
-    """
-    made = makers(records)
-    path = os.path.relpath(path)
-    if path not in made:
-        raise ValueError(f"{path}: no record made this file; `defraction trace` takes a result of the workflow")
-    seen: set[str] = set()
-
-    def node(name: str, digest: str) -> dict:
-        record = made.get(name)
-        out = {"path": name, "sha256": digest}
-        if record is None:
-            return {**out, "source": True}
-        out |= {"rule": record["rule"], "record": record["record"], "seconds": record["seconds"]}
-        out |= {"cpu_seconds": record["cpu_seconds"], "code": record["code"], "started": record["started"]}
-        if name in seen:
-            return {**out, "seen": True}
-        seen.add(name)
-        inputs = [node(i["path"], i["sha256"]) for i in record["inputs"] if i["role"] != "code"]
-        return {**out, "settings": record["params"], "inputs": inputs}
-
-    output = next(o for o in made[path]["outputs"] if o["path"] == path)
-    return node(path, output["sha256"])
-
-
-def draw(tree: dict) -> list[str]:
-    """The lines of a trace as a tree of text; many inputs made by one rule are summed up after the third."""
-    cost = f"  {tree['rule']}, {tree['seconds']:.0f} s, code {tree['code']['digest']}" if "rule" in tree else "  source"
-    lines = [f"{tree['path']}  sha256 {tree['sha256'][:12]}{cost}{'  (see above)' if tree.get('seen') else ''}"]
-    children = tree.get("inputs", [])
-    shown: list[dict | str] = []
-    counts: dict[str, int] = {}
-    for child in children:
-        rule = child.get("rule", "source")
-        counts[rule] = counts.get(rule, 0) + 1
-        if counts[rule] <= 3:
-            shown.append(child)
-    shown += [f"... and {n - 3} more from {rule} (all in --json)" for rule, n in counts.items() if n > 3]
-    for i, child in enumerate(shown):
-        last = i == len(shown) - 1
-        branch = draw(child) if isinstance(child, dict) else [child]
-        lines += [f"{'└── ' if last else '├── '}{branch[0]}"]
-        lines += [f"{'    ' if last else '│   '}{line}" for line in branch[1:]]
-    return lines
+def spent(record: dict, unit: str) -> float:
+    """Cost of a record's job with its earlier runs: `cpu_seconds` or `seconds` (wall time)."""
+    return record[unit] + sum(run[unit] for run in record.get("earlier", []))
 
 
 def _relative(path: Path) -> str:
     """Below the working directory as a relative path, so that records carry no private folder names there."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _text(record: dict) -> str:
+    return json.dumps(record, indent=1, sort_keys=True, default=str) + "\n"

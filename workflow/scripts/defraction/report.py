@@ -2,8 +2,11 @@
 
 import base64
 import csv
+import html
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,89 +15,149 @@ import jinja2
 from defraction.learning.labels import number_of_labels, read_labels, single_pattern_limit, space_groups_of
 
 CLEAN = "clean-held-out"
+SHOWN = "@shown"
+MISTAKES = 3  # wrong labels listed of each condition
+ITEMS = {
+    "clean-held-out": "perfect crystals",
+    "al-pristine": "Al, pristine",
+    "al-thermal-100K-3x3x3": "Al, 100 K",
+    "al-thermal-300K-3x3x3": "Al, 300 K",
+    "al-interstitial-c-tetrahedral-3x3x3": "C in Al",
+    "al-dislocation-edge-4": "Al, four edge dislocations",
+    "pooled-vacancy-low": "vacancy, low (Al 1/108, Fe 1/128)",
+    "pooled-vacancy-high": "vacancy, high (Al 1/32, Fe 1/54)",
+    "pooled-substitution-low": "Si in Al 1/108, Au in Fe 1/128",
+    "pooled-substitution-high": "Si in Al 1/32, Au in Fe 1/54",
+    "pooled-twin": "one twin boundary, Al and Fe",
+}
+"""The article's rows for people; others go by their id."""
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files the page is made of.
+
+    Attributes:
+        accuracy, comparison, spread, calibration, mistakes, ensembles, classes, models, labels: result tables.
+        split: split table of the headline model. displacements: table, or none.
+        relaxations, dynamics: summaries of first-principles jobs (JSON), named after their condition.
+        figures, captions: PNG and reStructuredText files, in the order of the page.
+    """
+
+    accuracy: Path
+    comparison: Path
+    spread: Path
+    calibration: Path
+    mistakes: Path
+    ensembles: Path
+    classes: Path
+    models: Path
+    labels: Path
+    split: Path
+    displacements: Sequence[Path]
+    relaxations: Sequence[Path]
+    dynamics: Sequence[Path]
+    figures: Sequence[Path]
+    captions: Sequence[Path]
 
 
 def write_report(
     template: Path,
-    html: Path,
-    accuracy: Path,
-    ensembles: Path,
-    conditions: dict,
-    labels: Path,
-    split: Path,
-    relaxations: Sequence[Path],
-    dynamics: Sequence[Path],
-    figures: Sequence[Path],
+    output: Path,
+    sources: Sources,
+    conditions: Mapping[str, Any],
     reductions: Sequence[str],
-    diffraction: dict,
-    learning: dict,
-    evaluation: dict,
+    diffraction: Mapping[str, Any],
+    learning: Mapping[str, Any],
+    confidence: float,
+    origin: Mapping[str, Any],
 ) -> None:
     """Fill the template; the page is one file that needs nothing else.
 
     Args:
-        template: Jinja template.
-        html: output.
-        accuracy, ensembles: tables of the evaluation.
+        template: Jinja template. output: HTML file.
         conditions: conditions by id.
-        labels: label table.
-        split: split table.
-        relaxations, dynamics: summaries of first-principles jobs (JSON), named after their condition.
-        figures: PNG files, in the order of the page.
         reductions: what the configuration reduces.
-        diffraction, learning, evaluation: sections of the configuration.
+        diffraction, learning: sections of the configuration, of the headline model. confidence: of the intervals.
+        origin: short provenance of the job (`commit`, `dirty`).
     """
-    rows = _read(accuracy)
-    table = read_labels(labels)
-    parts = [row["part"] for row in _read(split)]
+    models = _read(sources.models)
+    headline = next(row for row in models if row["headline"] == "1")
+    model = headline["model"]
+    accuracy = _read(sources.accuracy)
+    rows = [row for row in accuracy if row["model"] == model]
+    table = read_labels(sources.labels)
+    parts = [row["part"] for row in _read(sources.split)]
     clean = next(row for row in rows if row["condition"] == CLEAN)
+    comparison = _read(sources.comparison)
+    others = list(dict.fromkeys(row["name"] for row in models if row["name"] != headline["name"]))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(Path(template).read_text()).render(
-        architecture=learning["architecture"],
-        n_train=parts.count("train"),
-        n_held_out=parts.count("held_out"),
+    page = environment.from_string(Path(template).read_text(encoding="utf-8")).render(
+        headline=headline,
+        n_train=parts.count("train") + parts.count("image"),
+        n_held_out=int(clean["n_crystals"]),
         n_conditions=sum(c.kind != "control" for c in conditions.values()),
         space_groups=space_groups_of(table),
         n_labels=number_of_labels(table),
-        geometric_limit=single_pattern_limit(table),
+        limit=_percent(str(single_pattern_limit(table)), 0),
+        classes=[row["space_groups"] for row in _read(sources.classes)],
         n_axes=len(diffraction["zone_axes"]),
-        confidence=evaluation["confidence"],
+        confidence=f"{100 * confidence:.0f} %",
         reductions=reductions,
-        tiles=_tiles(rows, clean),
+        tiles=_tiles(rows, clean, comparison, model),
+        others=others,
+        comparison=_compared(comparison, models, model, others),
+        spread=_spread(_read(sources.spread), models),
         rows=[_row(row) for row in rows],
+        calibration=_calibration(_read(sources.calibration), model, conditions),
+        mistakes=_mistakes(_read(sources.mistakes), model, conditions),
         figures=[
             {
-                "name": Path(f).stem,
-                "data": base64.b64encode(Path(f).read_bytes()).decode(),
-                "caption": _caption(f, rows, ensembles),
+                "name": Path(figure).stem,
+                "data": base64.b64encode(Path(figure).read_bytes()).decode(),
+                "caption": _caption(Path(caption).read_text(encoding="utf-8")),
             }
-            for f in figures
+            for figure, caption in zip(sources.figures, sources.captions, strict=True)
         ],
-        relaxations=[_relaxation(path) for path in relaxations],
-        dynamics=[_dynamics(path) for path in dynamics],
+        displacements=[_displacement(row) for path in sources.displacements for row in _read(path)],
+        relaxations=[_relaxation(path) for path in sources.relaxations],
+        dynamics=[_dynamics(path) for path in sources.dynamics],
         diffraction=diffraction,
         learning=learning,
+        origin=_origin(origin),
     )
-    Path(html).write_text(page)
+    Path(output).write_text(page, encoding="utf-8")
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def _percent(text: str, signed: bool = False) -> str:
-    if not text:
-        return ""
-    return f"{100 * float(text):+.1f}" if signed else f"{100 * float(text):.1f} %"
+def _percent(text: str, digits: int = 1) -> str:
+    return f"{100 * float(text):.{digits}f} %" if text else ""
+
+
+def _points(text: str) -> str:
+    return f"{100 * float(text):+.1f}" if text else ""
 
 
 def _interval(low: str, high: str) -> str:
-    return f"[{100 * float(low):.1f}, {100 * float(high):.1f}]" if low and high else ""
+    return f"{100 * float(low):.1f} to {100 * float(high):.1f}" if low and high else ""
 
 
-def _row(row: dict[str, str]) -> dict[str, Any]:
+def _caption(text: str) -> str:
+    """The reStructuredText that the figures write (paragraphs, a bold title) as HTML."""
+    paragraphs = [html.escape(part.strip(), quote=False) for part in text.split("\n\n") if part.strip()]
+    bold = [re.sub(r"[*]{2}(.+?)[*]{2}", r"<strong>\1</strong>", part) for part in paragraphs]
+    return "".join(f"<p>{part}</p>" for part in bold)
+
+
+def _row(row: Row) -> dict[str, Any]:
     css = "control" if row["kind"] == "control" else "pool" if row["condition"].startswith("pooled") else ""
+    itself = row["control"] in ("", row["condition"])
     return {
         "condition": row["condition"],
         "parameter": row["parameter"],
@@ -102,57 +165,179 @@ def _row(row: dict[str, str]) -> dict[str, Any]:
         "label": _percent(row["accuracy_label"]),
         "label_interval": _interval(row["accuracy_label_low"], row["accuracy_label_high"]),
         "space_group": _percent(row["accuracy_space_group"]),
-        "space_group_interval": _interval(row["accuracy_space_group_low"], row["accuracy_space_group_high"]),
+        "limit": _percent(row["limit_space_group"]),
+        "extinction": _percent(row["accuracy_extinction"]),
         "ensemble": _percent(row["accuracy_ensemble"]),
-        "loss": "" if row["control"] in ("", row["condition"]) else _percent(row["loss_label"], signed=True),
+        "limit_ensemble": _percent(row["limit_ensemble"]),
+        "loss": "" if itself else _points(row["loss_label"]),
+        "loss_interval": "" if itself else _interval(row["loss_label_low"], row["loss_label_high"]),
         "published": _percent(row["published"]),
         "css": css,
     }
 
 
-def _tiles(rows: list[dict], clean: dict) -> list[dict[str, str]]:
-    losses = [r for r in rows if r["loss_label"] and r["kind"] not in ("control", "pristine")]
+def _tiles(rows: Sequence[Row], clean: Row, comparison: Sequence[Row], model: str) -> list[dict[str, str]]:
+    losses = [r for r in rows if r["loss_label"] and r["kind"] not in ("control", "pristine", "clean")]
+    losses = [r for r in losses if not r["condition"].startswith("pooled") and not r["condition"].endswith(SHOWN)]
     worst = max(losses, key=lambda r: float(r["loss_label"]), default=None)
+    ensemble, limit = _percent(clean["accuracy_ensemble"]), _percent(clean["limit_space_group"])
     tiles = [
-        {"value": _percent(clean["accuracy_label"]), "text": "label accuracy, held-out perfect crystals"},
-        {"value": _percent(clean["accuracy_ensemble"]), "text": "space group from all axes, held-out perfect crystals"},
+        {"value": _percent(clean["accuracy_label"]), "text": "label, perfect crystals held out"},
+        {"value": ensemble, "text": "space group from all zone axes, perfect crystals held out"},
+        {
+            "value": _percent(clean["accuracy_space_group"]),
+            "text": f"space group from one pattern; someone who knows every label: {limit}",
+        },
     ]
     if worst:
-        points = 100 * float(worst["loss_label"])
-        tiles.append(
-            {"value": f"{points:.1f} points", "text": f"largest loss against its control: {worst['condition']}"}
-        )
+        points = f"{100 * float(worst['loss_label']):.1f} points"
+        tiles.append({"value": points, "text": f"largest loss against its control: {worst['condition']}"})
+    ours = [r for r in comparison if r["model"] == model and r["relation"] == "=" and r["axes"] == "all"]
+    if ours:
+        reached = sum(float(r["difference"]) >= 0 for r in ours)
+        within = sum(float(r["difference"]) < 0 and r["agrees"] == "within" for r in ours)
+        text = "accuracies of the article equalled or surpassed"
+        text += f"; {within} more inside our interval" if within else ""
+        tiles.append({"value": f"{reached} of {len(ours)}", "text": text})
     return tiles
 
 
-def _caption(figure: Path, rows: list[dict], ensembles: Path) -> str:
-    name = Path(figure).stem
-    clean = next(row for row in rows if row["condition"] == CLEAN)
-    if name == "accuracy":
-        held = [r for r in rows if r["kind"] not in ("control", "clean") and r["accuracy_label"]]
-        low, high = (f(held, key=lambda r: float(r["accuracy_label"])) for f in (min, max))
-        return (
-            f"Accuracy over labels by condition: from {_percent(low['accuracy_label'])} ({low['condition']}) to "
-            f"{_percent(high['accuracy_label'])} ({high['condition']}). Grey bars: the matched control; diamonds: the "
-            "article."
+def _item(name: str) -> str:
+    if match := re.fullmatch(r"(\w+)-strain-(\w+)[+]([\d.]+)(pct|rad)", name):
+        host = "Al and Fe" if match[1] == "pooled" else match[1].title()
+        return f"{host}, {match[2]} {match[3]} {match[4].replace('pct', '%')}"
+    return ITEMS.get(name, name)
+
+
+def _compared(
+    comparison: Sequence[Row], models: Sequence[Row], model: str, others: Sequence[str]
+) -> list[dict[str, Any]]:
+    first = {name: next(row["model"] for row in models if row["name"] == name) for name in others}
+    found = {(row["item"], row["axes"], row["model"]): row for row in comparison}
+    out = []
+    for row in (r for r in comparison if r["model"] == model):
+        relation = {"=": "", "<": "< ", "flat": "no loss"}[row["relation"]]
+        out.append(
+            {
+                "item": _item(row["item"]),
+                "axes": "" if row["axes"] == "all" else "axes it shows",
+                "published": relation + _percent(row["published"], 2),
+                "place": f"p. {row['page']}, {row['where']}",
+                "ours": _percent(row["accuracy_label"]),
+                "interval": _interval(row["accuracy_label_low"], row["accuracy_label_high"]),
+                "n": row["n_patterns"],
+                "difference": _points(row["difference"]),
+                "agrees": row["agrees"],
+                "seeds": _interval(row["seeds_min"], row["seeds_max"]) if int(row["seeds"]) > 1 else "",
+                "others": [
+                    _percent(found[row["item"], row["axes"], first[name]]["seeds_mean"])
+                    if (row["item"], row["axes"], first[name]) in found
+                    else ""
+                    for name in others
+                ],
+                "loss": _points(row["loss_label"]),
+                "settings": row["settings"],
+                "remark": row["remark"],
+            }
         )
-    if name == "strain":
-        return (
-            "Accuracy over labels against strain (uniaxial stress along [100], or shear); zero strain is the pristine "
-            "control."
+    return out
+
+
+def _spread(rows: Sequence[Row], models: Sequence[Row]) -> list[dict[str, Any]]:
+    """One line for each model name: what it is, and its accuracies over the seeds."""
+    found = {(row["name"], row["condition"], row["quantity"]): row for row in rows}
+
+    def cell(name: str, condition: str, quantity: str) -> str:
+        row = found.get((name, condition, quantity))
+        if row is None:
+            return ""
+        return _percent(row["mean"]) + (f" ± {100 * float(row['sd']):.1f}" if row["sd"] else "")
+
+    out = []
+    for name in dict.fromkeys(row["name"] for row in models):
+        facts = next(row for row in models if row["name"] == name)
+        out.append(
+            {
+                "name": name,
+                "network": facts["network"],
+                "pixels": facts["pixels"],
+                "model": facts["diffraction_model"],
+                "split": facts["split_by"],
+                "hosts": facts["hosts"].replace("_", " "),
+                "seeds": sum(row["name"] == name for row in models),
+                "label": cell(name, CLEAN, "accuracy_label"),
+                "ensemble": cell(name, CLEAN, "accuracy_ensemble"),
+                "al": cell(name, "al-pristine", "accuracy_label"),
+                "fe": cell(name, "fe-pristine", "accuracy_label"),
+            }
         )
-    if name == "ensemble":
-        curve = [r for r in _read(ensembles) if r["condition"] == CLEAN and r["rule"] == "mean_log"]
-        text = ", ".join(f"{_percent(r['accuracy'])} with {r['k']}" for r in curve)
-        return f"Space-group accuracy against the number of zone axes. Held-out perfect crystals: {text}."
-    if name == "patterns":
-        return "One pattern per kind of defect and host, logarithmic; direct beam included and saturated."
-    if name == "confusion":
-        return (
-            "Space group predicted from single patterns of held-out perfect crystals; "
-            f"{_percent(clean['accuracy_space_group'])} on the diagonal when groups count alike."
+    return out
+
+
+def _calibration(rows: Sequence[Row], model: str, conditions: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Held-out crystals, and the mean over the conditions of each kind."""
+    grouped: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        condition = conditions.get(row["condition"])
+        kind = CLEAN if row["condition"] == CLEAN else condition.kind if condition else None
+        if row["model"] == model and kind is not None:
+            grouped.setdefault((kind.replace("_", " "), row["answer"].replace("_", " ")), []).append(row)
+    keys = ("accuracy", "confidence", "expected_calibration_error", "brier", "negative_log_likelihood")
+    out = []
+    for (kind, answer), members in grouped.items():
+        accuracy, confidence, error, brier, loss = (
+            sum(float(member[key]) for member in members) / len(members) for key in keys
         )
-    return "Training loss, and label accuracy of held-out crystals while training (watched, not used to choose)."
+        out.append(
+            {
+                "kind": kind,
+                "answer": answer,
+                "n": len(members),
+                "accuracy": _percent(str(accuracy)),
+                "confidence": _percent(str(confidence)),
+                "error": f"{error:.3f}",
+                "brier": f"{brier:.3f}",
+                "loss": f"{loss:.2f}",
+            }
+        )
+    return sorted(out, key=lambda row: row["answer"])
+
+
+def _mistakes(rows: Sequence[Row], model: str, conditions: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The most frequent wrong labels of the strongest condition of each host and kind."""
+    from defraction.conditions import representatives
+
+    chosen = [CLEAN, *(c.id for c in conditions.values() if c.kind == "pristine"), *representatives(dict(conditions))]
+    out = []
+    for name in dict.fromkeys(chosen):
+        top = [row for row in rows if row["model"] == model and row["condition"] == name][:MISTAKES]
+        out += [
+            {
+                "condition": name if number == 0 else "",
+                "axis": row["zone_axis"],
+                "true": row["true_label"],
+                "predicted": row["predicted_label"],
+                "share": _percent(row["share"]),
+                "of_mistakes": _percent(row["share_of_mistakes"]),
+            }
+            for number, row in enumerate(top)
+        ]
+    return out
+
+
+def _displacement(row: Row) -> dict[str, str]:
+    length = "atoms:" not in row["quantity"]
+    numbers = {k: (f"{float(row[k]):.3f}" if length else f"{float(row[k]):.1f}") for k in ("mean", "min", "max")}
+    return {
+        "condition": row["condition"],
+        "quantity": row["quantity"].replace("_", " "),
+        "unit": "Å" if length else f"of {row['atoms']} atoms",
+        "snapshots": row["snapshots"],
+        "mean": numbers["mean"],
+        "range": f"{numbers['min']} to {numbers['max']}" if row["snapshots"] != "1" else "",
+        "published": f"{float(row['published']):g}" if row["published"] else "",
+        "remark": "; ".join(filter(None, [row["measured_on"], row["note"]])),
+    }
 
 
 def _relaxation(path: Path) -> dict[str, str]:
@@ -176,3 +361,10 @@ def _dynamics(path: Path) -> dict[str, str]:
         "displacement": f"{facts['mean']['length_largest']:.3f}",
         "rms": f"{facts['mean']['x_rms']:.3f}",
     }
+
+
+def _origin(origin: Mapping[str, Any]) -> str:
+    commit = origin.get("commit")
+    if not commit:
+        return "code outside a repository"
+    return f"commit {commit[:12]}" + (", with changes that were not committed" if origin.get("dirty") else "")

@@ -14,9 +14,10 @@ from ase import Atoms
 from ase.cell import Cell
 from ase.data import chemical_symbols
 
+from defraction.orientation import check_standard_orientation
+
 logger = logging.getLogger(__name__)
 
-ORIENTATION_TOLERANCE = 1e-7  # Å by which a cell vector may miss the standard orientation
 MERGE_DISTANCE = 0.1  # Å within which symmetry images of one site are one atom on a special position
 CLASH_DISTANCE = 0.3  # Å; no two atoms of a real crystal are so close
 
@@ -28,39 +29,6 @@ _OPERATION_TAGS = ["_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_x
 _HALL_TAGS = ["_space_group_name_Hall", "_symmetry_space_group_name_Hall"]
 _HERMANN_MAUGUIN_TAGS = ["_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"]
 _NUMBER_TAGS = ["_space_group_IT_number", "_symmetry_Int_Tables_number"]
-
-
-def standard_orientation(atoms: Atoms) -> Atoms:
-    """Copy of `atoms`, turned so that a lies along +x, b in the xy plane with positive y, and c has positive z.
-
-    Positions, cell, momenta and `info["reference_cell"]` turn together; results of a calculator are left behind.
-    Raises ValueError for a flat or left-handed cell, which no rotation can bring into this orientation.
-    """
-    cell = np.asarray(atoms.cell)
-    if not np.linalg.det(cell) > 0:
-        raise ValueError(f"{_describe(atoms)}: the cell is flat or left-handed; give right-handed cell vectors a, b, c")
-    rotation, upper = np.linalg.qr(cell.T)
-    signs = np.sign(np.diag(upper))
-    rotation, upper = rotation * signs, signs[:, None] * upper
-    turned = atoms.copy()
-    turned.set_cell(np.tril(upper.T), scale_atoms=False)
-    turned.positions[:] = atoms.positions @ rotation
-    if turned.has("momenta"):
-        turned.arrays["momenta"][:] = atoms.arrays["momenta"] @ rotation
-    if "reference_cell" in atoms.info:
-        turned.info["reference_cell"] = (np.asarray(atoms.info["reference_cell"], float) @ rotation).tolist()
-    return turned
-
-
-def check_standard_orientation(atoms: Atoms) -> None:
-    """Raise ValueError unless the cell of `atoms` is in the standard orientation (docs/conventions.md)."""
-    cell = np.asarray(atoms.cell)
-    above_diagonal = np.abs(cell[np.triu_indices(3, 1)]).max()
-    if above_diagonal > ORIENTATION_TOLERANCE or not (np.diag(cell) > 0).all():
-        raise ValueError(
-            f"{_describe(atoms)}: the cell {np.round(cell, 4).tolist()} is not in standard orientation (a along +x, "
-            "b in the xy plane, right-handed); turn it with defraction.structures.standard_orientation"
-        )
 
 
 BUILT = ("deformation", "defects", "displacement")

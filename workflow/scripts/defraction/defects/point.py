@@ -15,7 +15,7 @@ from ase.data import atomic_numbers
 from ase.geometry import get_distances
 
 from defraction.hosts import BASIS, CENTRING, Host, unit_cell
-from defraction.structures import read_structures
+from defraction.orientation import standard_orientation
 
 KINDS = ("vacancy", "substitution", "interstitial")
 PLACEMENTS = ("index", "position", "neighbour", "count", "concentration")
@@ -70,12 +70,16 @@ def build(host: Host, settings: dict, lattice: Path | str | None = None, relaxed
         else point_defect(unit, {**defect, "supercell": cells}, periodic)
     )
     if relaxed is not None:
-        expected, atoms = atoms.symbols.get_chemical_formula(), read_structures(relaxed)[-1]
+        from ase.io import read
+
+        expected, atoms = atoms.symbols.get_chemical_formula(), read(relaxed, index=-1)
         if atoms.symbols.get_chemical_formula() != expected:
             raise ValueError(
                 f"{relaxed}: holds {atoms.symbols.get_chemical_formula()}, but the settings mean {expected}"
             )
         atoms.info["reference_cell"] = (np.asarray(atoms.cell) / np.array(cells)[:, None]).tolist()
+        if not np.allclose(atoms.cell.array, np.diag(atoms.cell.lengths())):  # relaxed with the atoms
+            atoms = standard_orientation(atoms)
     atoms.info["repeat"] = [int(n) for n in settings.get("repeat") or [1, 1, 1]]
     return atoms
 

@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from defraction.hosts import Host, unit_cell
-from defraction.structures import standard_orientation
+from defraction.orientation import standard_orientation
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 LIMIT = 0.2  # beyond this the small-strain tensor means nothing

@@ -27,10 +27,11 @@ from defraction.diffraction.backend import Backend, select_backend
 from defraction.diffraction.geometry import Beam, Detector, relativistic_factor, wavelength
 from defraction.diffraction.scattering import Factors
 from defraction.diffraction.specimen import Specimen, View
+from defraction.pattern_files import DIMENSIONS
+from defraction.pattern_files import read_patterns as read_patterns  # the file written here, opened
 from defraction.structures import read_structures
 
 if TYPE_CHECKING:
-    import netCDF4
     import xarray
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,6 @@ NUFFT_FROM = 50  # atoms in the cell; for fewer, laue is cheaper
 LAUE_UP_TO = 20_000  # atoms in the cell; for more, nufft is cheaper. Between them, the costs are compared
 WARN_SECONDS = 120.0  # that the direct sum may take without a warning
 SMALL = 20.0  # Å; a specimen narrower than this is probably one cell that was meant to be repeated
-
-DIMENSIONS = ("zone_axis", "voltage", "camera_length", "snapshot", "y", "x")
 
 Variable = tuple[tuple[str, ...], np.ndarray, dict]
 Structure = Path | str | Atoms
@@ -445,22 +444,6 @@ def _write(patterns: PatternSet, output: Path, device: str, memory: float, origi
         intensity.setncatts(_meaning(patterns))
         for index, image in _compute(patterns, backend, memory, progress):
             intensity[index] = image
-
-
-def read_patterns(path: Path) -> "netCDF4.Dataset":
-    """Open a file of patterns without reading it: ``read_patterns(path)["intensity"][0, 1, 2]`` reads three axes of it.
-
-    Use it in a ``with`` block. Values are plain arrays, never masked ones. ``xarray.open_dataset(path)`` reads the same
-    file with labelled axes.
-    """
-    import netCDF4
-
-    file = netCDF4.Dataset(path, "r")
-    file.set_auto_mask(False)
-    if "intensity" not in file.variables or file.variables["intensity"].dimensions != DIMENSIONS:
-        file.close()
-        raise ValueError(f"{path}: holds no variable intensity {DIMENSIONS}; is it a file of patterns?")
-    return file
 
 
 def _prepared(patterns: PatternSet, device: str, memory: float) -> Backend:

@@ -120,22 +120,23 @@ class Ladder(Calculator):
         super().__init__()
         self.factory, self.settings, self.txt, self.rung = factory, settings, txt, rung
         self.inner: Calculator | None = None
-        self.shift: np.ndarray | None = None
+        self.shift: np.ndarray | None = None  # fractional
+        self.cell: np.ndarray | None = None  # of the inner calculator
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         image = atoms.copy()
         if self.settings["electronic"]["point_group"]:
             if self.shift is None:
-                self.shift = -most_symmetric_point(atoms)
-            image.positions += self.shift
+                self.shift = -np.linalg.solve(atoms.cell.array.T, most_symmetric_point(atoms))
+            image.positions += self.shift @ atoms.cell.array
         moments = self.settings["electronic"]["moments"]
         if moments:
             image.set_initial_magnetic_moments([moments.get(symbol, 0.0) for symbol in image.symbols])
         for rung in self._rungs():
-            if self.inner is None or rung != self.rung:
+            if self.inner is None or rung != self.rung or not np.array_equal(image.cell.array, self.cell):
                 self.inner = self.factory(self.settings, image, self.txt, rung)
-                self.rung = rung
+                self.rung, self.cell = rung, image.cell.array.copy()
             image.calc = self.inner
             try:
                 self.results = {"energy": float(image.get_potential_energy()), "forces": image.get_forces().copy()}

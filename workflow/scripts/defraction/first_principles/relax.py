@@ -1,4 +1,4 @@
-"""Relaxation of atoms in a fixed cell, resumed exactly where a killed process left it.
+"""Relaxation of atoms in a fixed cell, or with the cell, resumed exactly where a killed process left it.
 
 BFGS builds its picture of the energy surface from the geometries it has seen. Here that picture is rebuilt from the
 trajectory, so a resumed relaxation takes the very steps of an unbroken one (up to the self-consistency noise of a
@@ -11,8 +11,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import FrechetCellFilter
 from ase.io import write
 from ase.optimize import BFGS
 
@@ -36,6 +37,9 @@ def relax(
 ) -> tuple[Atoms, dict]:
     """Relax the positions until the largest force on an atom is at most `settings["relax"]["fmax"]`.
 
+    With `settings["relax"]["cell"]` "relaxed", lengths and angles of the cell too, all together (ASE's
+    `FrechetCellFilter`), until the virial per atom is at most `fmax` [eV] as well: 0.1 GPa for aluminium and 0.01 eV.
+
     Args:
         atoms: starting structure; left as it is.
         settings: of `settings_for(..., task="relax")`.
@@ -48,7 +52,9 @@ def relax(
     Returns:
         relaxed atoms (positions, energy, forces, magnetic moments where the host has any; `info` kept) and a summary:
         converged, steps, largest_force [eV/Å], energy [eV], magnetic_moment [muB], rung, energies_comparable, history
-        (energy and largest force of every geometry), displacements (from the start, mean removed) and settings.
+        (energy and largest force of every geometry), displacements (from the start, mean removed) and settings; of a
+        relaxed cell also its lengths [Å], angles [degrees] and the largest component of the stress left [GPa], and
+        displacements are those from the start deformed with the cell.
 
     Raises:
         NotRelaxed: not converged within `steps`, unless `allow_unconverged`.
@@ -61,23 +67,29 @@ def relax(
     clock = Clock(walltime)
     image = atoms.copy()
     ladder = image.calc = Ladder(calculator_factory, settings, txt)
-    optimiser = BFGS(image, logfile=None, maxstep=section["max_step"], alpha=section["curvature"])
+    with_cell = section.get("cell") == "relaxed"
+    moved = FrechetCellFilter(image) if with_cell else image
+    x, f = ("coordinates", "generalised_forces") if with_cell else ("positions", "forces")
+    optimiser = BFGS(moved, logfile=None, maxstep=section["max_step"], alpha=section["curvature"])
     for earlier in trajectory.frames[:-1]:
-        optimiser.prepare_step(earlier["positions"], -earlier["forces"])
+        optimiser.prepare_step(earlier[x], -earlier[f])
     if trajectory.frames:
         last = trajectory.frames[-1]
-        image.set_positions(last["positions"])
+        moved.set_positions(last[x])
         ladder.rung = last["rung"]
-        ladder.remember(image, **{key: last[key] for key in ("energy", "forces", "magmom", "magmoms")})
+        ladder.remember(image, **{key: last.get(key) for key in ("energy", "forces", "stress", "magmom", "magmoms")})
 
     step = max(len(trajectory.frames) - 1, 0)
     while True:
         if step == len(trajectory.frames):
             clock.check(f"relaxation of {name}")
+            extra = {}
+            if with_cell:
+                extra = {"stress": image.get_stress(), x: moved.get_positions(), f: moved.get_forces()}
             image.get_forces()
-            _store(trajectory, image)
+            _store(trajectory, image, extra)
             clock.step_done()
-        history = [float(np.linalg.norm(frame["forces"], axis=1).max()) for frame in trajectory.frames]
+        history = [float(np.linalg.norm(frame[f], axis=1).max()) for frame in trajectory.frames]
         converged = history[-1] <= section["fmax"]
         log.info(
             "%s step %d: energy %.5f eV, largest force %.4f eV/Å (to reach: %g), %s",
@@ -102,7 +114,7 @@ def relax(
 
 
 def relax_file(
-    structure_in: Path | Atoms,
+    atoms: Atoms,
     settings: dict,
     out_extxyz: Path,
     out_json: Path | None,
@@ -112,12 +124,6 @@ def relax_file(
     walltime: float | None = None,
 ) -> None:
     """File form of `relax`: writes the relaxed structure (extended XYZ), summary (JSON) and calculator's log."""
-    if isinstance(structure_in, Atoms):
-        atoms = structure_in
-    else:
-        from defraction.structures import read_structures
-
-        atoms = read_structures(Path(structure_in))[0]
     with calculator_log(restart_dir, gpaw_txt) as txt:
         relaxed, summary = relax(atoms, settings, calculator_factory, restart_dir, txt, walltime)
     write(out_extxyz, relaxed, format="extxyz")
@@ -132,9 +138,10 @@ def displacement_groups(displacements: np.ndarray) -> list[dict]:
     return [{"length": float(group.mean()), "atoms": len(group)} for group in groups]
 
 
-def _store(trajectory: Trajectory, image: Atoms) -> None:
+def _store(trajectory: Trajectory, image: Atoms, extra: dict) -> None:
     results = image.calc.results
     trajectory.append(
+        **extra,
         positions=image.get_positions(),
         forces=results["forces"],
         energy=results["energy"],
@@ -162,17 +169,21 @@ def _result(image: Atoms, frame: dict) -> Atoms:
 def _summary(
     start: Atoms, image: Atoms, trajectory: Trajectory, history: list[float], converged: bool, settings: dict
 ) -> dict:
-    displacements = image.positions - start.positions
+    with_cell = settings["relax"].get("cell") == "relaxed"
+    sites = start.get_scaled_positions(wrap=False) @ image.cell.array if with_cell else start.positions
+    displacements = image.positions - sites
     displacements -= displacements.mean(axis=0)
+    last = trajectory.frames[-1]
+    largest_force = float(np.linalg.norm(last["forces"], axis=1).max())
     rung = max(frame["rung"] for frame in trajectory.frames)
     return {
         "formula": image.get_chemical_formula(),
         "atoms": len(image),
         "converged": converged,
         "steps": len(history) - 1,
-        "largest_force": history[-1],
-        "energy": trajectory.frames[-1]["energy"],
-        "magnetic_moment": trajectory.frames[-1]["magmom"],
+        "largest_force": largest_force,
+        "energy": last["energy"],
+        "magnetic_moment": last["magmom"],
         "rung": rung,
         "energies_comparable": rung < FIRST_RUNG_THAT_CHANGES_ENERGIES,
         "history": [
@@ -183,5 +194,14 @@ def _summary(
             "largest": float(np.linalg.norm(displacements, axis=1).max()),
             "groups": displacement_groups(displacements),
         },
+        **({"cell": _cell(image, last["stress"])} if with_cell else {}),
         "settings": settings,
+    }
+
+
+def _cell(image: Atoms, stress: np.ndarray) -> dict:
+    return {
+        "lengths": image.cell.lengths().tolist(),
+        "angles": image.cell.angles().tolist(),
+        "largest_stress": float(np.abs(stress).max() / units.GPa),
     }

@@ -144,6 +144,9 @@ def _override(settings: dict, overrides: Mapping) -> None:
             target = settings[section] if key in settings[section] else settings["electronic"]
             if key == "convergence":
                 target[key] = {**target[key], **value}
+            elif (task, key) == ("relax", "cell"):
+                if value == "relaxed":  # what is fixed is not named: such settings are those of older results
+                    settings["relax"]["cell"] = value
             elif key in target:  # else a key of the other protocol
                 target[key] = deepcopy(list(value) if key == "kpoints" else value)
 

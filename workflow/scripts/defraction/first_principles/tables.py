@@ -127,7 +127,7 @@ def known_keys() -> dict[str, set[str]]:
     own = {
         "electronic": set(),
         "lattice": {"cell", *OTHER_EQUATION_OF_STATE},
-        "relax": {"curvature", *RELAX["paper"]},
+        "relax": {"curvature", "cell", *RELAX["paper"]},
         "aimd": set().union(*AIMD["paper"].values()),
         "elastic": {"curvature", *ELASTIC["paper"]},
     }
@@ -150,7 +150,7 @@ def _check_value(section: str, key: str, value) -> None:
     wanted = {
         "xc": "a name",
         "smearing": "a name",
-        "cell": "primitive or conventional",
+        "cell": "fixed or relaxed" if section == "relax" else "primitive or conventional",
         "kpoints": "three whole numbers, each at least 1",
         "moments": "elements with numbers",
         "convergence": "criteria of GPAW with numbers",
@@ -167,7 +167,7 @@ def _check_value(section: str, key: str, value) -> None:
     elif wanted == "true or false":
         good = isinstance(value, bool)
     elif key == "cell":
-        good = value in ("primitive", "conventional")
+        good = value in (("fixed", "relaxed") if section == "relax" else ("primitive", "conventional"))
     elif key == "kpoints":
         good = isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(n, int) and n > 0 for n in value)
     elif key in ("moments", "convergence"):

@@ -1,11 +1,14 @@
 """Label probabilities of a trained network for pattern files, written as netCDF for the evaluation.
 
 Prediction file: `log_probability (material, zone_axis, voltage, camera_length, snapshot, copy, label)`, natural
-logarithms; `true_label (material, zone_axis)`; `space_group (material)`. A file of one condition has one material.
+logarithms; `true_label (material, zone_axis)`; `space_group (material)`. A file of one condition has one material; the
+file of the held-out crystals has `held_out (material, zone_axis, voltage, camera_length, snapshot)` where a split by
+image left the other patterns of the same crystals to the training.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import netCDF4
 import numpy as np
 import torch
 
-from defraction.dataset import display, read_patterns, read_split, true_labels
+from defraction.dataset import SplitRow, display, load_patterns, members, pattern_mask, read_split, true_labels
 from defraction.learning import model
 from defraction.learning.labels import LabelRow, axis_name, parse_axis
 from defraction.learning.train import resample
@@ -72,16 +75,18 @@ def predict_clean(
 ) -> None:
     """Predict the perfect crystals of one part of the split table into one file; arguments as `predict_condition`.
 
+    Of a crystal whose patterns were divided all are predicted, and `held_out` says which lie in the part. A network
+    that was trained on one outline of specimens only (`specimens: block`) gets the patterns of that one.
     Raises ValueError if a crystal of the part has no file in `patterns`.
     """
-    crystals = [row for row in read_split(split) if row.part == part]
+    crystals = members(read_split(split), part)
     missing = [row.material for row in crystals if row.material not in patterns]
     if missing:
         raise ValueError(
             f"no pattern file for {len(missing)} crystals of part {part!r}, first {missing[0]}: simulate them"
         )
     jobs = {row.material: (patterns[row.material], row.space_group) for row in crystals}
-    _predict(jobs, weights, card, output, copies, device, threads, batch)
+    _predict(jobs, weights, card, output, copies, device, threads, batch, part, {row.material: row for row in crystals})
 
 
 def copy_angles(copies: int, rotation: float) -> np.ndarray:
@@ -107,6 +112,8 @@ def _predict(
     device: str,
     threads: int | None,
     batch: int,
+    part: str = "",
+    rows: Mapping[str, SplitRow] | None = None,
 ) -> None:
     if threads:
         torch.set_num_threads(threads)
@@ -120,9 +127,11 @@ def _predict(
     if len(angles) < copies:
         log.info("the network was trained without in-plane rotation: one copy of each pattern instead of %d", copies)
 
-    predictions, truths, first = [], [], None
+    predictions, truths, counted, first = [], [], [], None
     for name, (path, space_group) in jobs.items():
-        found = read_patterns(path)
+        found = load_patterns(path)
+        if rows is not None and card["settings"].get("specimens") == "block":
+            found = replace(found, intensity=found.intensity[:, :, :, :1])
         _check_image(path, found.x, card["image"])
         if first is not None and found.intensity.shape != first.intensity.shape:
             raise ValueError(f"{path}: shape {found.intensity.shape}, others have {first.intensity.shape}")
@@ -132,6 +141,9 @@ def _predict(
         logs = np.stack([_forward(network, flat, angle, target, card["precision"], batch) for angle in angles], axis=1)
         predictions.append(logs.reshape(*grey.shape[:4], len(angles), -1))
         truths.append(true_labels(table, space_group, found.zone_axes))
+        if rows is not None:
+            inside = pattern_mask(rows[name], part, grey.shape[:3])
+            counted.append(np.broadcast_to(inside[..., None], grey.shape[:4]))
         log.info("predicted %s: %d patterns, %d copies", name, len(flat), len(angles))
 
     with netCDF4.Dataset(output, "w") as file:
@@ -154,6 +166,8 @@ def _predict(
         _variable(
             file, "true_label", "i4", ("material", "zone_axis"), np.stack(truths), "label of the perfect crystal", "1"
         )
+        if counted and not np.all(counted):
+            _variable(file, "held_out", "i1", DIMENSIONS[:5], np.stack(counted), "1: the pattern lies in the part", "1")
         _variable(
             file, "log_probability", "f4", DIMENSIONS, np.stack(predictions), "natural log of P(label | pattern)", "1"
         )

@@ -43,6 +43,7 @@ ZONE_AXES = (
 )
 COLUMNS = ("space_group", "zone_axis", "label", "name")
 RADIUS = 8  # compare reflections out to this many times the shortest allowed one (48 classes for 6 to 10)
+REACH = 12  # largest index of the reflections that tell extinction classes apart
 
 Axis = tuple[int, int, int]
 Point = tuple[Fraction, int, Fraction]
@@ -115,6 +116,30 @@ def allowed_reflections(space_group: int, zone_axis: Sequence[int], radius: int 
                 keep = squared <= limit
                 return hkl[keep][np.argsort(squared[keep], kind="stable")]
         reach *= 2
+
+
+def extinction_classes(
+    space_groups: Sequence[int] = SPACE_GROUPS, zone_axes: Sequence[Sequence[int]] = ZONE_AXES, reach: int = REACH
+) -> list[tuple[int, ...]]:
+    """Space groups that no reflection condition tells apart in the zones given: ascending, ordered by first member.
+
+    Two groups share a class if the same reflections (hkl) of the zero-order zones of `zone_axes` are absent for the
+    general position, |h|, |k|, |l| up to `reach`. Over all directions these are the groups of one extinction symbol
+    (International Tables A, 3.1.4); over few zones more groups fall together. Indices count, not only the scale-free
+    geometry: an F and a P lattice differ here in every zone that holds a mixed reflection.
+    Raises ValueError for a group that does not exist.
+    """
+    line = np.arange(-reach, reach + 1)
+    hkl = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
+    axes = np.array([_primitive(axis) for axis in zone_axes])
+    hkl = hkl[(hkl @ axes.T == 0).any(axis=1) & hkl.any(axis=1)].astype(np.int32)
+    found: dict[bytes, list[int]] = {}
+    for number in sorted(space_groups):
+        group = gemmi.find_spacegroup_by_number(number)
+        if group is None:
+            raise ValueError(f"there is no space group {number}")
+        found.setdefault(np.asarray(group.operations().systematic_absences(hkl)).tobytes(), []).append(number)
+    return [tuple(members) for members in found.values()]
 
 
 def appearance(space_group: int, zone_axis: Sequence[int], radius: int = RADIUS) -> tuple[Point, ...]:

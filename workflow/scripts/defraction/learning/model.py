@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,20 @@ def build(architecture: str, labels: int) -> nn.Module:
 
 def save(network: nn.Module, card: dict[str, Any], weights: Path | str, card_path: Path | str) -> None:
     """Write weights as safetensors and the card as JSON; the card must name `architecture` and `labels`."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(tensors, str(weights), metadata={"architecture": card["architecture"], "format": "pt"})
-    os.chmod(weights, 0o644)  # safetensors writes for the owner alone
-    Path(card_path).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    write_weights(network.state_dict(), card["architecture"], weights)
+    write_card(card, card_path)
+
+
+def write_weights(state: Mapping[str, torch.Tensor], architecture: str, path: Path | str) -> None:
+    """Write a network's state as safetensors, readable for everybody."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, str(path), metadata={"architecture": architecture, "format": "pt"})
+    os.chmod(path, 0o644)  # safetensors writes for the owner alone
+
+
+def write_card(card: Mapping[str, Any], path: Path | str) -> None:
+    """Write a card as JSON."""
+    Path(path).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
 def load(weights: Path | str, card_path: Path | str) -> tuple[nn.Module, dict[str, Any]]:

@@ -1,0 +1,359 @@
+"""What the network answered: ensembles, confusion, calibration, mistakes, accuracy by microscope setting, training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from defraction.conditions import Condition, representatives
+from defraction.figures.style import (
+    CLEAN,
+    DOUBLE,
+    GREY,
+    KINDS,
+    colours,
+    headline,
+    letter,
+    number,
+    percent,
+    plt,
+    read,
+    save,
+    shades,
+    write_caption,
+)
+
+RULES = {"mean_log": "normalised product", "mean": "mean", "dempster": "Dempster"}
+GROUP_COLOURS = ("#9fb8c8", "#c9b458", "#1f6f8b", "#7d9b52", "#c8553d", "#8a5a9e", "#3b3f46")
+NAMED = 30  # labels that are still named along a matrix
+
+
+def ensemble(
+    table: Path, models: Path, png: Path, pdf: Path, caption: Path, presentation: Mapping, reductions: Sequence[str]
+) -> None:
+    """Space-group accuracy of ensembles of k zone axes: three rules and their limit, and every condition."""
+    model, _, facts = headline(models)
+    rows = [r for r in read(table) if r["model"] == model]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.7), sharey=True)
+    sentences = [f"Model {model}, {facts['pixels']} pixels."]
+    clean = [r for r in rows if r["condition"] == CLEAN]
+    for (rule, title), colour, marker in zip(RULES.items(), colours(presentation), "os^", strict=False):
+        points = sorted((int(r["k"]), r) for r in clean if r["rule"] == rule) if clean else []
+        if not points:
+            continue
+        k = [point[0] for point in points]
+        y, low, high = (np.array([number(r[name]) for _, r in points]) for name in ("accuracy", "low", "high"))
+        left.plot(k, y, f"{marker}-", color=colour, label=title)
+        if rule == "mean_log":
+            left.fill_between(k, low, high, color=colour, alpha=0.15, lw=0)
+            limit = [number(r["limit"]) for _, r in points]
+            left.plot(k, limit, "--", color=GREY, lw=1, label="all labels known")
+            sentences.append(
+                "Held-out perfect crystals, normalised product: "
+                + ", ".join(f"{percent(r['accuracy'])} with {n}" for n, r in points)
+                + f". Someone who knows every label would reach {percent(limit[0])} with one pattern and "
+                f"{percent(limit[-1])} with {k[-1]}."
+            )
+    left.legend(loc="lower right")
+    for name in dict.fromkeys(r["condition"] for r in rows if not r["condition"].startswith((CLEAN, "pooled"))):
+        points = sorted(
+            (int(r["k"]), number(r["accuracy"])) for r in rows if (r["condition"], r["rule"]) == (name, "mean_log")
+        )
+        right.plot(*zip(*points, strict=True), color=presentation["colour"], lw=0.7, alpha=0.35)
+    right.plot([], [], color=presentation["colour"], lw=0.7, label="one condition each, normalised product")
+    right.legend(loc="lower right")
+    ticks = sorted({int(r["k"]) for r in rows})
+    for index, axes in enumerate((left, right)):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
+        axes.set_ylim(-0.02, 1.04)
+        axes.set_xlabel("zone axes in the ensemble")
+        letter(axes, index)
+    left.set_ylabel("accuracy over space groups")
+    save(figure, png, pdf)
+    sentences.append(
+        "(a) held-out perfect crystals, three rules, the band is the interval over crystals; (b) the conditions and "
+        "their controls, a single crystal each, so that their curves end near 0 or 1."
+    )
+    write_caption(caption, "Space group from several zone axes.", sentences, reductions)
+
+
+def confusion(
+    groups: Path,
+    labels: Path,
+    models: Path,
+    png: Path,
+    pdf: Path,
+    caption: Path,
+    presentation: Mapping,
+    reductions: Sequence[str],
+) -> None:
+    """Predicted against true space group and label: single patterns of held-out perfect crystals, shares of a row."""
+    model, _, facts = headline(models)
+
+    def matrix(path: Path, true: str, predicted: str, key: Any) -> tuple[list, np.ndarray]:
+        rows = [r for r in read(path) if r["condition"] == CLEAN and r["model"] == model]
+        names = list(dict.fromkeys([r[true] for r in rows] + [r[predicted] for r in rows]))
+        names = sorted(names, key=key) if key else names
+        out = np.zeros((len(names), len(names)))
+        for row in rows:
+            out[names.index(row[true]), names.index(row[predicted])] = number(row["share"])
+        return names, out
+
+    names, shares = matrix(groups, "true_space_group", "predicted_space_group", int)
+    of_labels, label_shares = matrix(labels, "true_label", "predicted_label", None)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 3.3), width_ratios=(1, 1.12))
+    left.imshow(shares, vmin=0, vmax=1, cmap=shades(presentation))
+    for (i, j), value in np.ndenumerate(shares):
+        left.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value > 0.6 else "k")
+    left.set_xticks(range(len(names)), names)
+    left.set_yticks(range(len(names)), names)
+    left.set_xlabel("predicted space group")
+    left.set_ylabel("true space group")
+    strong = matplotlib.colors.PowerNorm(0.5, 0, 1)  # so that rare mistakes are seen
+    picture = right.imshow(label_shares, norm=strong, cmap=shades(presentation))
+    if len(of_labels) <= NAMED:
+        right.set_xticks(range(len(of_labels)), of_labels, rotation=90, fontsize=5)
+        right.set_yticks(range(len(of_labels)), of_labels, fontsize=5)
+    else:
+        # the labels follow the zone axes: a name where the axis changes
+        axes = [name.split(":")[0] for name in of_labels]
+        first = [0]
+        for i, axis in enumerate(axes):
+            if axis != axes[i - 1] and i - first[-1] > 1:
+                first.append(i)
+        right.set_xticks(first, [axes[i] for i in first], rotation=90, fontsize=5.5)
+        right.set_yticks(first, [axes[i] for i in first], fontsize=5.5)
+    right.set_xlabel("predicted label")
+    right.set_ylabel("true label")
+    figure.colorbar(picture, ax=right, shrink=0.85, label="share of the row").outline.set_visible(False)
+    for index, axes in enumerate((left, right)):
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        letter(axes, index)
+    save(figure, png, pdf)
+    diagonal = np.diag(label_shares)
+    used = label_shares.sum(axis=1) > 0
+    worst = np.argmin(np.where(used, diagonal, 2))
+    write_caption(
+        caption,
+        "Confusion of single patterns of held-out perfect crystals.",
+        [
+            f"Model {model}, {facts['pixels']} pixels. (a) Space groups: {percent(np.diag(shares).mean())} on the "
+            "diagonal when groups count alike; several groups look alike on many axes, so no reader of single patterns "
+            "gets far.",
+            f"(b) {len(of_labels)} labels: {percent(diagonal[used].mean())} on the diagonal when labels count alike; "
+            f"the worst is {of_labels[worst]} with {percent(diagonal[worst])}.",
+        ],
+        reductions,
+    )
+
+
+def calibration(
+    reliability: Path,
+    summary: Path,
+    models: Path,
+    conditions: Mapping[str, Condition],
+    png: Path,
+    pdf: Path,
+    caption: Path,
+    presentation: Mapping,
+    reductions: Sequence[str],
+) -> None:
+    """Accuracy of the answers against their probability, for held-out perfect crystals and for all defects together."""
+    model, _, facts = headline(models)
+    bins = [r for r in read(reliability) if r["model"] == model]
+    totals = {(r["condition"], r["answer"]): r for r in read(summary) if r["model"] == model}
+    defects = [c.id for c in conditions.values() if c.kind not in ("control", "pristine")]
+    sets = {"perfect, held out": [CLEAN], "all defects": defects}
+    figure, panels = plt.subplots(1, 2, figsize=(DOUBLE * 0.86, 2.9), sharey=True)
+    sentences = [f"Model {model}, {facts['pixels']} pixels, probabilities as the network gives them."]
+    for index, (panel, answer) in enumerate(zip(panels, ("label", "space_group"), strict=True)):
+        panel.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
+        for (title, names), colour, marker in zip(sets.items(), colours(presentation), "os", strict=False):
+            chosen = set(names)
+            merged = _merged(
+                [r for r in bins if r["answer"] == answer and r["condition"] in chosen],
+                {name: number(totals[name, answer]["n_patterns"]) for name in chosen if (name, answer) in totals},
+            )
+            if merged.size:
+                share, confidence, accuracy = merged.T
+                error = float(np.sum(share * np.abs(accuracy - confidence)))
+                panel.plot(
+                    confidence, accuracy, f"{marker}-", color=colour, ms=3, lw=0.9, label=f"{title}: {error:.3f}"
+                )
+                panel.scatter(confidence, accuracy, s=220 * share, color=colour, alpha=0.25, lw=0)
+                sentences.append(
+                    f"{'Labels' if answer == 'label' else 'Space groups'}, {title}: confidence "
+                    f"{percent(np.sum(share * confidence))}, accuracy {percent(np.sum(share * accuracy))}, expected "
+                    f"calibration error {error:.3f}."
+                )
+        panel.set_xlabel(f"probability of the {answer.replace('_', ' ')} answered")
+        panel.set_xlim(0, 1.03)
+        panel.set_ylim(0, 1.03)
+        panel.set_aspect("equal")
+        panel.legend(loc="lower right", title="calibration error")
+        letter(panel, index)
+    panels[0].set_ylabel("share of right answers")
+    save(figure, png, pdf)
+    sentences.append("Areas of the discs: shares of the patterns. On the dashed line probabilities could be believed.")
+    write_caption(caption, "Calibration.", sentences, reductions)
+
+
+def _merged(rows: Sequence[Mapping[str, str]], weights: Mapping[str, float]) -> np.ndarray:
+    """Bins of several conditions as one table (bin; share, confidence, accuracy), each pattern counting alike."""
+    sums: dict[str, np.ndarray] = {}
+    for row in rows:
+        weight = number(row["share"]) * weights[row["condition"]]
+        values = weight * np.array([1.0, number(row["confidence"]), number(row["accuracy"])])
+        sums[row["low"]] = sums.get(row["low"], 0) + values
+    table = np.array([sums[low] for low in sorted(sums, key=float)])
+    if not len(table):
+        return np.empty((0, 3))
+    return np.column_stack([table[:, 0] / table[:, 0].sum(), table[:, 1] / table[:, 0], table[:, 2] / table[:, 0]])
+
+
+def mistakes(
+    confusions: Path,
+    labels: Path,
+    models: Path,
+    conditions: Mapping[str, Condition],
+    png: Path,
+    pdf: Path,
+    caption: Path,
+    presentation: Mapping,
+    reductions: Sequence[str],
+) -> None:
+    """What the crystals of each condition were called: shares of single patterns by space group answered."""
+    model, _, facts = headline(models)
+    rows = [r for r in read(confusions) if r["model"] == model]
+    names = [c.id for c in conditions.values() if c.kind == "pristine"]
+    names += [name for name in representatives(dict(conditions)) if name not in names]
+    present = {r["condition"] for r in rows}
+    names = [name for name in names if name in present][:40]
+    groups = sorted({int(r["predicted_space_group"]) for r in rows})
+    share = {(r["condition"], int(r["predicted_space_group"])): number(r["share"]) for r in rows}
+    figure, axes = plt.subplots(figsize=(DOUBLE, 0.2 * len(names) + 0.9))
+    left = np.zeros(len(names))
+    for group, colour in zip(groups, GROUP_COLOURS, strict=False):
+        values = np.array([share.get((name, group), 0.0) for name in names])
+        axes.barh(range(len(names)), values, left=left, height=0.72, color=colour, label=str(group))
+        left += values
+    truth = {r["condition"]: int(r["true_space_group"]) for r in rows}
+    axes.set_yticks(range(len(names)), [f"{name}  ({truth[name]})" for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.grid(False)
+    axes.set_xlabel("share of single patterns")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncol=len(groups), title="called space group")
+    save(figure, png, pdf)
+    wrong = [r for r in read(labels) if r["model"] == model]
+    sentences = [
+        f"Model {model}, {facts['pixels']} pixels; true space group in brackets. Even of perfect crystals many single "
+        "patterns are called another group, since groups look alike on many axes: compare with the pristine hosts."
+    ]
+    strained = [c for c in conditions.values() if c.kind == "strain" and c.id in names]
+    for c in strained[:2]:
+        top = [r for r in wrong if r["condition"] == c.id][:2]
+        if top:
+            sentences.append(
+                f"Most frequent wrong labels of {c.id}: "
+                + "; ".join(
+                    f"{r['zone_axis']} taken for {r['predicted_label']} ({percent(r['share'])} of all patterns)"
+                    for r in top
+                )
+                + "."
+            )
+    write_caption(caption, "What the crystals were called.", sentences, reductions)
+
+
+def settings(
+    table: Path,
+    models: Path,
+    conditions: Mapping[str, Condition],
+    png: Path,
+    pdf: Path,
+    caption: Path,
+    presentation: Mapping,
+    reductions: Sequence[str],
+) -> None:
+    """Label accuracy by zone axis, voltage and camera length, for held-out perfect crystals and each kind of defect."""
+    model, _, facts = headline(models)
+    rows = [r for r in read(table) if r["model"] == model]
+    kind = {c.id: c.kind for c in conditions.values() if c.kind != "control"} | {CLEAN: "clean"}
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        if row["condition"] in kind:
+            key = (row["by"], kind[row["condition"]], row["value"])
+            found.setdefault(key, []).append(number(row["accuracy_label"]))
+    kinds = [k for k in KINDS if any(key[1] == k for key in found)]
+    values = {
+        by: list(dict.fromkeys(key[2] for key in found if key[0] == by))
+        for by in ("zone_axis", "voltage", "camera_length")
+    }
+    shown = [by for by in values if len(values[by]) > 1]
+    figure, panels = plt.subplots(
+        1, len(shown), figsize=(DOUBLE, 0.21 * len(kinds) + 1.3), squeeze=False,
+        width_ratios=[max(3, len(values[by])) for by in shown], sharey=True,
+    )  # fmt: skip
+    unit = {"zone_axis": "zone axis", "voltage": "voltage\n[kV]", "camera_length": "camera\nlength [m]"}
+    picture = None
+    for index, (panel, by) in enumerate(zip(panels[0], shown, strict=True)):
+        table_ = np.array([[np.mean(found.get((by, k, v), [np.nan])) for v in values[by]] for k in kinds])
+        picture = panel.imshow(table_, vmin=0, vmax=1, cmap=shades(presentation), aspect="auto")
+        for (i, j), value in np.ndenumerate(table_):
+            if np.isfinite(value):
+                panel.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=5.5,
+                           color="w" if value > 0.6 else "k")  # fmt: skip
+        panel.set_xticks(range(len(values[by])), values[by], rotation=90 if by == "zone_axis" else 0)
+        panel.set_xlabel(unit[by])
+        panel.grid(False)
+        panel.spines[:].set_visible(False)
+        panel.tick_params(length=0)
+        letter(panel, index)
+    panels[0][0].set_yticks(range(len(kinds)), [KINDS[k] for k in kinds])
+    bar = figure.colorbar(picture, ax=list(panels[0]), shrink=0.9, pad=0.01, label="accuracy over labels")
+    bar.outline.set_visible(False)
+    save(figure, png, pdf)
+    axis = {
+        v: np.mean(found["zone_axis", "clean", v]) for v in values["zone_axis"] if ("zone_axis", "clean", v) in found
+    }
+    sentences = [f"Model {model}, {facts['pixels']} pixels; numbers in per cent, mean over the conditions of a kind."]
+    if axis:
+        low, high = min(axis, key=axis.get), max(axis, key=axis.get)
+        sentences.append(
+            f"Perfect crystals held out: from {percent(axis[low])} along {low} to {percent(axis[high])} along {high}."
+        )
+    write_caption(caption, "Accuracy by zone axis, voltage and camera length.", sentences, reductions)
+
+
+def learning(
+    histories: Mapping[str, Path], png: Path, pdf: Path, caption: Path, presentation: Mapping, reductions: Sequence[str]
+) -> None:
+    """Training loss and label accuracy of watched patterns against passes, a line for each model."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.4))
+    sentences = []
+    palette = colours(presentation)
+    for number_, (model, path) in enumerate(histories.items()):
+        rows = read(path)
+        epoch = [number(r["epoch"]) for r in rows]
+        column = next((c for c in ("held_out_accuracy", "monitor_accuracy") if c in rows[0]), None)
+        style = {"color": palette[number_ % len(palette)], "ms": 2.5, "lw": 1, "label": model}
+        style["ls"] = ("-", "--", ":")[number_ // len(palette) % 3]
+        left.plot(epoch, [number(r["train_loss"]) for r in rows], "o", **style)
+        if column:
+            right.plot(epoch, [number(r[column]) for r in rows], "o", **style)
+            sentences.append(f"{model}: {percent(rows[-1][column])} of the watched patterns after {len(rows)} passes.")
+    left.set_ylabel("training loss")
+    right.set_ylabel("label accuracy, held out")
+    right.set_ylim(0, 1.02)
+    if len(histories) > 1:
+        right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for index, axes in enumerate((left, right)):
+        axes.set_xlabel("pass through the training set")
+        letter(axes, index)
+    save(figure, png, pdf)
+    write_caption(caption, "Training.", sentences, reductions)

@@ -1,0 +1,99 @@
+"""A study's provenance in the W3C's model, PROV-DM: files are entities, jobs activities, code and software agents."""
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from defraction.lineage.study import Study, computed, contents, settings
+from defraction.lineage.trace import environment
+from defraction.provenance import spent
+
+FORMATS = {".json": "json", ".provn": "provn", ".ttl": "rdf"}
+VOCABULARY = "urn:defraction:"
+
+
+def write_prov(study: Study, target: Path, with_hosts: bool = True) -> None:
+    """Write PROV-JSON (.json), PROV-N (.provn) or Turtle (.ttl).
+
+    Raises:
+        ValueError: another ending.
+        ModuleNotFoundError: the package prov is not installed; says how to install it.
+    """
+    target = Path(target)
+    if target.suffix not in FORMATS:
+        raise ValueError(f"{target}: PROV is written as {', '.join(FORMATS)}")
+    document = prov_document(study, with_hosts)
+    options = {".json": {"indent": 1}, ".ttl": {"rdf_format": "turtle"}}.get(target.suffix, {})
+    partial = target.with_name(f".{target.name}.tmp{os.getpid()}")
+    partial.write_text(document.serialize(format=FORMATS[target.suffix], **options) + "\n")
+    os.replace(partial, target)
+
+
+def prov_document(study: Study, with_hosts: bool = True):
+    """The provenance as a `prov.model.ProvDocument`.
+
+    Entities carry path, bytes and SHA-256, activities rule, settings, start, end and cost, agents the digest of the
+    code or Python, packages and device. Files outside the study are told by name and digest alone.
+    """
+    try:
+        from prov.model import PROV, ProvDocument
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "W3C PROV needs the package prov: pip install 'defraction[provenance]' (or pip install 'prov[rdf]')"
+        ) from None
+
+    document = ProvDocument()
+    own = document.add_namespace("defraction", VOCABULARY)
+    files, jobs, software = (
+        document.add_namespace(name, f"{VOCABULARY}{name}:") for name in ("file", "job", "software")
+    )
+    entities: dict[str, object] = {}
+    agents: dict[str, object] = {}
+
+    def entity(item: dict):
+        name = item["path"]
+        if os.path.isabs(name):
+            name = f"external/{item['sha256'][:12]}-{Path(name).name}"
+        if name not in entities:
+            facts = {PROV["label"]: name, own["sha256"]: item["sha256"], own["bytes"]: item["bytes"]}
+            entities[name] = document.entity(files[quote(name)], facts)
+        return entities[name]
+
+    def agent(kind: str, text: str, facts: dict):
+        name = f"{kind}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        if name not in agents:
+            label = {PROV["type"]: PROV["SoftwareAgent"], PROV["label"]: text}
+            agents[name] = document.agent(software[name], {**label, **facts})
+        return agents[name]
+
+    for record in study.records:
+        origin = computed(record)
+        host = origin["host"] if with_hosts else {k: v for k, v in origin["host"].items() if k != "name"}
+        facts = {own["rule"]: record["rule"], PROV["label"]: record["record"].removesuffix(".record.json")}
+        facts |= {own[unit]: float(spent(origin, unit)) for unit in ("cpu_seconds", "seconds")}
+        facts |= {own["max_rss_mib"]: float(origin["max_rss_mib"]), own["device"]: origin["device"]}
+        values = [f"{k}={json.dumps(v, ensure_ascii=False, sort_keys=True)}" for k, v in settings(record).items()]
+        pairs = [*facts.items(), *((own["setting"], value) for value in values)]
+        if "cache" in record:
+            pairs.append((own["cache"], record["cache"]["key"]))
+        name = f"{record['rule']}/{record['record'].removesuffix('.record.json')}"
+        activity = document.activity(
+            jobs[quote(name)], _time(origin["started"]), _time(origin["started"] + origin["seconds"]), pairs
+        )
+        for item in contents(record):
+            document.used(activity, entity(item), other_attributes={PROV["role"]: item["role"]})
+        for item in record["outputs"]:
+            document.wasGeneratedBy(entity(item), activity, other_attributes={PROV["role"]: item["role"]})
+        code = record["code"]
+        commit = {own["commit"]: code["commit"]} if code.get("commit") else {}
+        document.wasAssociatedWith(activity, agent("code", f"defraction, code {code['digest']}", commit))
+        text = environment({"environment": origin["environment"], "host": host, "device": origin["device"]})
+        document.wasAssociatedWith(activity, agent("environment", text, {}))
+    return document
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(round(seconds, 3), UTC)

@@ -1,0 +1,17 @@
+from defraction.job import job
+
+with job(snakemake) as run:
+    from defraction.figures.crystals import interstitial
+    from defraction.panels import Panel
+
+    interstitial(
+        run.input.relaxed[0],
+        run.params.hosts[0],
+        run.input.patterns[0],
+        Panel(*run.params.panels[0]),
+        run.output.png,
+        run.output.pdf,
+        run.output.caption,
+        run.params.presentation,
+        run.params.reductions,
+    )

@@ -1,0 +1,18 @@
+from defraction.job import job
+
+with job(snakemake) as run:
+    from defraction.figures.crystals import patterns
+    from defraction.panels import Panel
+
+    patterns(
+        run.input.patterns,
+        [Panel(*panel) for panel in run.params.panels],
+        "Patterns at rest and with thermal motion (the article's Fig. 5).",
+        "The article shows 0, 100 and 300 K.",
+        min(6, len(run.input.patterns)),
+        run.output.png,
+        run.output.pdf,
+        run.output.caption,
+        run.params.presentation,
+        run.params.reductions,
+    )
