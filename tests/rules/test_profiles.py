@@ -1,0 +1,85 @@
+"""The profiles: the same reruns, memory, time and groups everywhere, and every rule that needs a line has one."""
+
+import re
+
+import pytest
+import yte
+
+CLUSTERS = ("slurm", "generic")
+RERUNS = ("rerun-triggers", "max-checksum-file-size", "rerun-incomplete")
+
+
+def profile(root, name):
+    with open(root / f"profiles/{name}/config.yaml") as file:
+        return yte.process_yaml(file, require_use_yte=True)
+
+
+@pytest.fixture(scope="module")
+def bodies(root):
+    found = {}
+    for path in sorted((root / "workflow/rules").glob("*.smk")):
+        for block in re.split(r"(?m)^rule ", path.read_text())[1:]:
+            name, body = block.split(":", 1)
+            found[name] = body
+    return found
+
+
+def test_every_profile_repeats_the_rerun_settings(root):
+    default = profile(root, "default")
+    names = [path.name for path in (root / "profiles").iterdir() if path.is_dir()]
+    assert {"default", *CLUSTERS} <= set(names)
+    for name in names:
+        mine = profile(root, name)
+        assert {key: mine[key] for key in RERUNS} == {key: default[key] for key in RERUNS}, name
+        assert not {"keep-incomplete", "rerun-trigger", "ignore-incomplete"} & set(mine), name
+
+
+def test_clusters_ask_for_the_same(root):
+    slurm, generic = (profile(root, name) for name in CLUSTERS)
+    for key in ("set-resources", "group-components", "resources", "set-resource-scopes", "retries", "keep-going"):
+        assert slurm[key] == generic[key], key
+    for key in ("mem_mb", "runtime", "turn"):
+        assert slurm["default-resources"][key] == generic["default-resources"][key]
+
+
+def test_memory_doubles_with_every_attempt(root):
+    slurm = profile(root, "slurm")
+    asked = [resources for resources in slurm["set-resources"].values() if "mem_mb" in resources]
+    assert len(asked) > 10
+    for resources in (slurm["default-resources"], *asked):
+        values = [eval(resources["mem_mb"], {"attempt": attempt, "threads": 2}) for attempt in (1, 2, 3)]
+        assert values[1] == 2 * values[0] and values[2] == 4 * values[0] and values[0] >= 2000
+
+
+def test_lines_for_rules_name_rules(root, bodies):
+    for name in CLUSTERS:
+        assert set(profile(root, name)["set-resources"]) <= set(bodies), name
+
+
+def test_every_rule_with_gpu_or_first_principles_has_its_memory(root, bodies):
+    needy = {name for name, body in bodies.items() if re.search(r"gpu=GPU|\*\*GPAW", body)}
+    assert len(needy) > 8
+    for name in CLUSTERS:
+        lines = profile(root, name)["set-resources"]
+        assert {rule for rule in needy if "mem_mb" not in lines.get(rule, {})} == set(), name
+
+
+def test_short_jobs_share_a_job_of_the_cluster(root, bodies):
+    groups = {rule: re.search(r'(?m)^    group:\n        batch\("(\w+)"\)', body) for rule, body in bodies.items()}
+    short = {rule for rule in bodies if re.match(r"figure_|simulate|predict$|predict_shown", rule)}
+    assert {rule for rule in short if not groups[rule]} == set()
+    for name in CLUSTERS:
+        sizes = profile(root, name)["group-components"]
+        assert {match[1] for match in groups.values() if match} == set(sizes), name
+
+
+def test_long_jobs_are_in_no_group(bodies):
+    for rule in ("relax", "relax_segment", "aimd", "aimd_segment", "train"):
+        assert "group:" not in bodies[rule], rule
+
+
+def test_the_default_profile_gives_a_slurm_job_the_gpus_it_was_given(root, monkeypatch):
+    monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
+    assert int(profile(root, "default")["resources"]["gpu"]) == 1
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    assert int(profile(root, "default")["resources"]["gpu"]) == 4
