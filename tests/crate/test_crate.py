@@ -1,0 +1,193 @@
+"""Exports: RO-Crate, judged by the public validator, and W3C PROV, read back by the library prov."""
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+import small_study
+
+from defraction import cli, provenance
+from defraction.lineage.crate import METADATA, write_crate
+from defraction.lineage.study import Study, contents
+
+pytestmark = pytest.mark.filterwarnings("ignore:Dataset.default_context:DeprecationWarning")
+LICENCE = "https://spdx.org/licenses/CC-BY-4.0"
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study with a file from outside of it, a name that a URI must escape and a result from the cache."""
+    small_study.build(tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+    outside = tmp_path / "private" / "my cell.cif"
+    outside.parent.mkdir()
+    outside.write_text("data_cell\n")
+    small_study.write("results/structures/al-xx+2.5pct.cif", "strained\n")
+    made = small_study.record(
+        "structure", {"source": [str(outside)]}, {"cif": "results/structures/al-xx+2.5pct.cif"}, {"strain": 0.025}
+    )
+    del made["record"]
+    small_study.record(
+        "structure",
+        {"source": [str(outside)]},
+        {"cif": "results/structures/al-xx+2.5pct.cif"},
+        {"strain": 0.025},
+        cache={"key": "0" * 64, "record": {**made, "started": 1.6e9, "seconds": 1000.0}},
+    )
+    return Study.load()
+
+
+@pytest.fixture
+def crate(study, tmp_path):
+    write_crate(study, tmp_path / "crate", "test", LICENCE)
+    return tmp_path / "crate"
+
+
+@pytest.fixture
+def validate(root):
+    python = root / ".tools/crate/bin/python"
+    if not python.exists():
+        pytest.skip("the RO-Crate validator is not installed: make crate-validator")
+
+    def run(path: Path) -> dict:
+        command = [str(python), str(root / "tests/crate/validate.py"), str(path)]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    return run
+
+
+def graph(path: Path) -> dict[str, dict]:
+    return {entity["@id"]: entity for entity in json.loads((path / METADATA).read_text())["@graph"]}
+
+
+def listed(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def test_public_validator_misses_nothing_required(crate, validate):
+    verdict = validate(crate)
+    assert verdict["checks"] > 80 and verdict["issues"] == [] and verdict["passed"]
+
+
+def test_public_validator_sees_what_is_taken_away(crate, validate):
+    """The check above can fail: a crate whose steps have no tools any more is refused."""
+    metadata = json.loads((crate / METADATA).read_text())
+    for entity in metadata["@graph"]:
+        entity.pop("workExample", None)
+    (crate / METADATA).write_text(json.dumps(metadata))
+    verdict = validate(crate)
+    assert any(issue["check"].startswith("provenance-run-crate-0.5") for issue in verdict["issues"])
+
+
+def test_crate_holds_every_file_with_its_digest_and_no_loose_end(study, crate):
+    entities = graph(crate)
+    for entity in entities.values():
+        if "File" in listed(entity["@type"]):
+            data = (crate / unquote(entity["@id"])).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == entity["sha256"] and len(data) == int(entity["contentSize"])
+    recorded = {item["path"] for r in study.records for item in (*r["outputs"], *contents(r))}
+    names = {unquote(name) for name in entities}
+    assert {name for name in recorded if not name.startswith("/")} <= names
+    assert any(name.startswith("external/") and name.endswith("my cell.cif") for name in names)
+    own = {
+        value["@id"]
+        for entity in entities.values()
+        for values in entity.values()
+        for value in listed(values)
+        if isinstance(value, dict) and not value["@id"].startswith("http")
+    }
+    assert own <= entities.keys()
+
+
+def test_crate_tells_how_each_result_was_made(study, crate):
+    entities = graph(crate)
+    for record in study.records:
+        (action,) = [
+            e
+            for e in entities.values()
+            if e["@type"] == "CreateAction"
+            and record["outputs"][0]["path"] in [unquote(r["@id"]) for r in listed(e["result"])]
+            and e["@id"] != "#run"
+        ]
+        taken = [entities[o["@id"]] for o in listed(action["object"])]
+        files = {unquote(e["@id"]) for e in taken if e["@type"] == "File"}
+        assert {i["path"] for i in contents(record) if not i["path"].startswith("/")} <= files
+        values = {e["name"]: e["value"] for e in taken if e["@type"] == "PropertyValue"}
+        assert values.keys() == record["params"].keys() - {"code"}
+        cached = "cache" in record
+        assert action["startTime"][:4] == ("2020" if cached else "2023")
+        assert ("taken from a cache" in action["description"]) == cached
+    versions = {e["name"]: e["softwareVersion"] for e in entities.values() if e["@type"] == "SoftwareApplication"}
+    assert versions["Snakemake"] and versions["numpy"]
+
+
+def test_crate_without_hosts_tells_no_host_and_no_private_folder(study, tmp_path, validate):
+    write_crate(study, tmp_path / "crate.zip", "test", LICENCE, with_hosts=False)
+    with zipfile.ZipFile(tmp_path / "crate.zip") as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+        archive.extractall(tmp_path / "out")
+    assert not any(name.endswith(".gpaw.txt") for name in texts)
+    for text in texts.values():
+        assert str(tmp_path) not in text and platform.node() not in text.replace("-", " ").split()
+    for name in texts:
+        if name.endswith(".record.json"):
+            provenance.read_record(tmp_path / "out" / name)
+    assert validate(tmp_path / "crate.zip")["passed"]
+
+
+def test_crate_in_place_adds_only_the_metadata(study, validate):
+    before = {path for path in Path().rglob("*") if path.is_file()}
+    write_crate(study, Path(), "test", LICENCE)
+    assert {path for path in Path().rglob("*") if path.is_file()} - before == {Path(METADATA)}
+
+
+def test_a_damaged_study_makes_no_crate(study, tmp_path):
+    Path("results/patterns/al-1.nc").write_text("other")
+    with pytest.raises(ValueError, match=r"not whole(?s:.*)results/patterns/al-1.nc: not what simulate wrote"):
+        write_crate(study, tmp_path / "crate", "test", LICENCE)
+    assert not (tmp_path / "crate").exists()
+
+
+def test_nothing_is_overwritten(study, crate):
+    with pytest.raises(ValueError, match="there already"):
+        write_crate(study, crate, "test", LICENCE)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".ttl"])
+def test_prov_is_read_back_and_tells_the_same(study, tmp_path, suffix):
+    model = pytest.importorskip("prov.model", reason="the extra 'provenance' is not installed")
+    from defraction.lineage.prov import prov_document
+
+    target = tmp_path / f"study{suffix}"
+    assert CliRunner().invoke(cli.app, ["export", "prov", str(target)]).exit_code == 0
+    options = {"format": "rdf", "rdf_format": "turtle"} if suffix == ".ttl" else {}
+    document = model.ProvDocument.deserialize(str(target), **options)
+    assert document == prov_document(study)
+    counts = {kind: len(list(document.get_records(kind))) for kind in (model.ProvUsage, model.ProvGeneration)}
+    assert counts[model.ProvUsage] == sum(len(contents(r)) for r in study.records)
+    assert counts[model.ProvGeneration] == sum(len(r["outputs"]) for r in study.records)
+    assert len(list(document.get_records(model.ProvActivity))) == len(study.records)
+    digests = {
+        value for e in document.get_records(model.ProvEntity) for n, value in e.attributes if n.localpart == "sha256"
+    }
+    assert digests == {i["sha256"] for r in study.records for i in (*r["outputs"], *contents(r))}
+
+
+def test_prov_without_hosts_and_as_prov_n(study, tmp_path):
+    pytest.importorskip("prov", reason="the extra 'provenance' is not installed")
+    run = CliRunner().invoke
+    assert run(cli.app, ["export", "prov", str(tmp_path / "s.provn"), "--no-hosts"]).exit_code == 0
+    text = (tmp_path / "s.provn").read_text()
+    assert text.startswith("document") and text.rstrip().endswith("endDocument")
+    assert f"on {platform.node()}," not in text and str(tmp_path) not in text
+    assert isinstance(run(cli.app, ["export", "prov", "s.doc"]).exception, ValueError)
