@@ -22,7 +22,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(digest, "SCRIPTS", scripts)
 
     def forget():
-        for function in (digest._tree, digest._normalised, digest._imports, digest._closure):
+        for function in (digest._read, digest._imports, digest._closure):
             function.cache_clear()
 
     def current():

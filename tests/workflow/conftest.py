@@ -5,7 +5,6 @@ It is the real workflow: GPAW on tiny cells and ResNet-101 on small images (conf
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from finished import planned_jobs
 
 LEFT_OUT = shutil.ignore_patterns(".venv", ".tools", ".git", ".snakemake", "results", "logs", "__pycache__", ".*_cache")
 
@@ -47,16 +47,7 @@ class Study:
 
     def planned(self, *arguments: str) -> dict[str, list[str]]:
         """Jobs of a dry run: wildcard values by rule."""
-        text = self.snakemake("--dry-run", *arguments).stdout
-        jobs: dict[str, list[str]] = {}
-        for block in re.split(r"\n(?=(?:local)?rule )", text):
-            match = re.match(r"(?:local)?rule (\w+):", block)
-            if match:
-                wildcards = re.search(r"wildcards: (.*)", block)
-                values = re.sub(r"\w+=", "", wildcards[1]) if wildcards else ""
-                jobs.setdefault(match[1], []).append(values)
-        jobs.pop("all", None)
-        return {rule: sorted(values) for rule, values in jobs.items()}
+        return planned_jobs(self.snakemake("--dry-run", *arguments).stdout)
 
     def edit_config(self, change) -> None:
         """Apply `change` to the YAML; undo with `restore_config`."""

@@ -38,7 +38,7 @@ def test_report_shows_the_reductions_and_every_figure(study):
     for line in yaml.safe_load((study.folder / study.config).read_text())["reductions"]:
         assert line in text
     figures = list((study.folder / "results/figures").glob("*.png"))
-    assert len(re.findall(r'<img src="data:image/png', text)) == len(figures) == 6
+    assert len(re.findall(r'<img src="data:image/png', text)) == len(figures) >= 6
     assert not re.search(r'(src|href)="(?!data:)', text)
 
 
@@ -62,9 +62,9 @@ def test_a_killed_relaxation_went_on_where_it_was(study):
 
 
 def test_a_killed_training_went_on_where_it_was(study):
-    log = (study.folder / "logs/train/resnet101.log").read_text()
+    log = (study.folder / "logs/train/main-seed1.log").read_text()
     assert re.search(r"resum", log)
-    history = rows(study.folder / "results/models/resnet101/history.csv")
+    history = rows(study.folder / "results/models/main-seed1/history.csv")
     config = yaml.safe_load((study.folder / study.config).read_text())
     assert len(history) == config["learning"]["epochs"]
 
@@ -97,7 +97,8 @@ def test_a_flipped_byte_is_found(study):
     try:
         done = study.defraction("verify")
         assert done.returncode == 1
-        assert "al-vacancy-2x1x1.extxyz: differs" in done.stdout
+        assert "damaged: results/first_principles/relax/al-vacancy-2x1x1.extxyz" in done.stdout
+        assert "results/structures/al-vacancy-2x1x1.cif" in done.stdout and "results/report.html" in done.stdout
     finally:
         victim.write_bytes(data)
 
@@ -105,17 +106,10 @@ def test_a_flipped_byte_is_found(study):
 def test_trace_goes_from_the_figure_to_the_first_principles_input(study):
     done = study.defraction("trace", "results/figures/accuracy.pdf", "--json")
     assert done.returncode == 0, done.stderr
-    found = set()
-
-    def walk(node):
-        found.add(node["path"])
-        for child in node.get("inputs", []):
-            walk(child)
-
-    walk(json.loads(done.stdout))
+    found = {file["path"] for file in json.loads(done.stdout)["files"]}
     for path in (
         "results/accuracy.csv",
-        "results/predictions/resnet101/al-vacancy-2x1x1.nc",
+        "results/predictions/main-seed1/al-vacancy-2x1x1.nc",
         "results/patterns/al-vacancy-2x1x1.nc",
         "results/structures/al-vacancy-2x1x1.cif",
         "results/first_principles/relax/al-vacancy-2x1x1.extxyz",
