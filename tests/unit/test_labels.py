@@ -144,3 +144,39 @@ def test_axis_names():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_extinction_classes_are_those_of_other_operations():
+    """All cubic groups against spglib's operations: h R = h and h.t not whole means absent."""
+    import spglib
+
+    line = np.arange(-4, 5)
+    hkl = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
+    hkl = hkl[hkl.any(axis=1)]
+    absent, seen = {}, set()
+    for hall in range(489, 531):
+        number = spglib.get_spacegroup_type(hall).number
+        if number in seen:  # another origin: the same absences
+            continue
+        seen.add(number)
+        operations = spglib.get_symmetry_from_database(hall)
+        gone = np.zeros(len(hkl), dtype=bool)
+        for rotation, shift in zip(operations["rotations"], operations["translations"], strict=True):
+            phase = hkl @ shift
+            gone |= (hkl @ rotation == hkl).all(axis=1) & (np.abs(phase - np.rint(phase)) > 1e-6)
+        absent.setdefault(gone.tobytes(), []).append(number)
+    assert seen == set(range(195, 231))
+    # so many axes that every reflection up to 4 lies in some zone
+    axes = [axis for axis in itertools.product(range(-4, 5), repeat=3) if np.gcd.reduce(axis) == 1]
+    found = labels.extinction_classes(range(195, 231), axes, reach=4)
+    assert sorted(found) == sorted(map(tuple, absent.values()))
+    assert (196, 202, 209, 216, 225) in found  # extinction symbol F - - -
+
+
+def test_extinction_classes_depend_on_the_zones():
+    assert labels.extinction_classes() == [(213,), (221,), (225,), (227,), (229,)]
+    # along [111] no reflection of an I lattice is missing that a P lattice has, and no glide of 227 is seen
+    assert labels.extinction_classes(zone_axes=[(1, 1, 1)]) == [(213, 221, 229), (225, 227)]
+    with pytest.raises(ValueError, match="no space group 231"):
+        labels.extinction_classes([225, 231])

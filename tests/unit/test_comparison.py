@@ -1,0 +1,182 @@
+"""The article's numbers beside ours: stand-ins, bounds, pooled rows, spread over seeds."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from defraction import comparison, published
+from defraction.published import Published, stand_in
+
+PATTERNS = {"main": {"pixels": 256, "zone_axes": 16, "voltages": 3, "camera_lengths": 3}}
+
+
+def model(name="main", seed=1, **other):
+    return {
+        "model": f"{name}-seed{seed}", "name": name, "seed": seed, "network": "resnet101", "split_by": "material",
+        "hosts": "train", "pattern_set": "main", "pixels": 256, "diffraction_model": "physical", "headline": seed == 1,
+    } | other  # fmt: skip
+
+
+def row(condition, accuracy, low=None, high=None, n=144, of="main-seed1", kind="vacancy", loss=(0.0, -0.02, 0.02)):
+    return {
+        "model": of, "condition": condition, "kind": kind, "n_patterns": n, "n_copies": 4,
+        "accuracy_label": accuracy, "accuracy_label_low": accuracy - 0.05 if low is None else low,
+        "accuracy_label_high": accuracy + 0.05 if high is None else high,
+        "accuracy_space_group": 0.5, "accuracy_ensemble": 1.0, "limit_space_group": 0.6,
+        "loss_label": loss[0], "loss_label_low": loss[1], "loss_label_high": loss[2],
+    }  # fmt: skip
+
+
+def compare(entry, rows, models=None, reductions=()):
+    return comparison.compare([entry], rows, models or [model()], PATTERNS, reductions)
+
+
+def entry(condition, accuracy=0.9, relation="=", members=None):
+    return Published(condition, members or (condition,), accuracy, "1", "text", "a note", relation)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "low", "high", "agrees"),
+    [(0.9, 0.85, 0.95, "within"), (0.99, 0.95, 1, "above"), (0.5, 0.4, 0.6, "below")],
+)
+def test_a_printed_accuracy_is_within_above_or_below(accuracy, low, high, agrees):
+    (found,) = compare(entry("al-pristine"), [row("al-pristine", accuracy, low, high)])
+    assert found["agrees"] == agrees
+    assert found["difference"] == pytest.approx(accuracy - 0.9)
+    assert (found["settings"], found["remark"], found["n_copies"]) == ("as printed", "a note", 4)
+
+
+@pytest.mark.parametrize(("low", "high", "agrees"), [(0.6, 0.7, "yes"), (0.85, 0.9, "no"), (0.75, 0.85, "undecided")])
+def test_a_bound_holds_or_not(low, high, agrees):
+    (found,) = compare(entry("al-strain-xx+4pct", 0.8, "<"), [row("al-strain-xx+4pct", 0.8, low, high)])
+    assert found["agrees"] == agrees and found["difference"] is None
+
+
+@pytest.mark.parametrize(("loss", "agrees"), [((0.01, -0.01, 0.03), "yes"), ((0.1, 0.05, 0.15), "no")])
+def test_no_effect_is_a_loss_that_may_be_zero(loss, agrees):
+    (found,) = compare(entry("al-strain-xx+2.5pct", None, "flat"), [row("al-strain-xx+2.5pct", 0.9, loss=loss)])
+    assert found["agrees"] == agrees
+
+
+def test_stand_ins_are_the_nearest_and_are_named():
+    known = [
+        "al-thermal-300K-2x2x2",
+        "al-thermal-300K-1x1x2",
+        "al-thermal-equilibrated-300K-4x4x4",
+        "al-vacancy-2x2x2-unrelaxed",
+    ]
+    assert stand_in("al-thermal-300K-3x3x3", "=", known) == "al-thermal-300K-2x2x2"
+    assert stand_in("al-vacancy-3x3x3", "=", known) is None  # unrelaxed is another condition
+    strains = [f"al-strain-xx+{v}pct" for v in ("2", "3", "4.5", "5")]
+    assert stand_in("al-strain-xx+4pct", "<", strains) == "al-strain-xx+4.5pct"
+    assert stand_in("al-strain-xx+2.5pct", "flat", strains) == "al-strain-xx+2pct"
+    assert stand_in("al-strain-xx+2.5pct", "=", strains) is None  # an accuracy belongs to its strain
+    assert stand_in("al-dislocation-edge-4", "=", ["al-dislocation-edge-2", "al-dislocation-edge-2-control"]) == (
+        "al-dislocation-edge-2"
+    )
+    (found,) = compare(entry("al-thermal-300K-3x3x3"), [row("al-thermal-300K-2x2x2", 0.9)], reductions=["small"])
+    assert found["settings"] == "reduced"
+    assert "measured on al-thermal-300K-2x2x2 instead of al-thermal-300K-3x3x3" in found["remark"]
+
+
+def test_pairs_are_pooled_pattern_by_pattern():
+    pair = entry("pooled-vacancy-high", 0.8, members=("al-vacancy-2x2x2", "fe-vacancy-3x3x3"))
+    rows = [row("al-vacancy-2x2x2", 0.9, n=100), row("fe-vacancy-3x3x3", 0.6, n=300)]
+    (found,) = compare(pair, rows)
+    assert (found["n_patterns"], found["accuracy_label"]) == (400, pytest.approx(0.675))
+    assert found["settings"] == "as printed"
+    (found,) = compare(pair, rows[:1])
+    assert found["accuracy_label"] == 0.9 and "instead of al-vacancy-2x2x2 and fe-vacancy-3x3x3" in found["remark"]
+    assert compare(pair, []) == []
+
+
+def test_axes_shown_have_a_row_of_their_own():
+    rows = [row("al-twin", 0.4, kind="twin"), row("al-twin@shown", 0.2, n=9, kind="twin")]
+    found = compare(entry("al-twin", 0.338), rows)
+    assert [(r["axes"], r["accuracy_label"]) for r in found] == [("all", 0.4), ("shown in the article", 0.2)]
+
+
+def test_seeds_are_those_of_one_name():
+    models = [model(seed=1), model(seed=2), model("article", 1, diffraction_model="article")]
+    values = {"main-seed1": 0.9, "main-seed2": 0.8, "article-seed1": 0.7}
+    rows = [row("al-pristine", v, of=name, kind="pristine") for name, v in values.items()]
+    found = compare(entry("al-pristine"), rows, models)
+    assert [(r["seeds"], r["seeds_mean"], r["seeds_min"]) for r in found] == [(2, pytest.approx(0.85), 0.8)] * 2 + [
+        (1, 0.7, 0.7)
+    ]
+    spread = {(r["name"], r["quantity"]): r for r in comparison.spread(rows, models)}
+    main = spread["main", "accuracy_label"]
+    assert (main["mean"], main["sd"]) == pytest.approx((0.85, np.std([0.9, 0.8], ddof=1)))
+    assert spread["article", "accuracy_label"]["sd"] is None
+    grouped = comparison.resolution(rows, models)
+    assert [(r["name"], r["group"], r["seeds"]) for r in grouped] == [
+        ("main", "pristine", 2),
+        ("article", "pristine", 1),
+    ]
+
+
+def test_the_published_tables_are_sound(root):
+    folder = root / "resources/paper"
+    rows = published.read_published(folder / "published.csv")
+    assert len({r.condition for r in rows}) == len(rows)
+    assert {r.accuracy for r in rows if "Table 2" in r.where} == {0.9779, 0.8324, 0.9755, 0.9490}
+    moved = published.read_displacements(folder / "displacements.csv")
+    per_cell = {r.condition: 0.0 for r in moved}
+    for r in moved:
+        if r.quantity.startswith("atoms:"):
+            per_cell[r.condition] += r.value
+    assert per_cell["al-vacancy-2x2x2"] == 31 and per_cell["fe-vacancy-3x3x3"] == 53  # as many as the cells hold
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("al-a,,~,0.9,1,text,", "relation '~'"),
+        ("al-a,,=,,1,text,", "an accuracy is given with"),
+        ("al-a,,=,98.65,1,text,", "write a fraction"),
+    ],
+)
+def test_bad_published_rows_are_named(tmp_path, line, message):
+    path = tmp_path / "published.csv"
+    path.write_text(",".join(published.COLUMNS) + "\n" + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        published.read_published(path)
+
+
+def test_shown_axes_lie_in_the_frames_of_the_builders():
+    """The beam of a twin is normal to twin plane and direction; dislocations are seen along the axes of their block."""
+    from defraction.defects import dislocation, twin
+
+    for structure, (vectors, _) in twin.FRAMES.items():
+        for axis in published.SHOWN_AXES["twin", structure]:
+            assert np.allclose(vectors[:2] @ axis, 0)
+    for structure, vectors in dislocation.FRAMES.items():
+        for axis, vector in zip(published.SHOWN_AXES["dislocation", structure], vectors[[2, 1, 0]], strict=True):
+            assert np.allclose(np.cross(axis, vector), 0)
+
+
+def test_tables_of_models_are_joined(tmp_path, root):
+    from defraction import evaluation, models
+    from defraction.learning import labels
+    from defraction.tables import write_rows
+
+    labels.write_labels(tmp_path / "labels.csv", zone_axes=[(0, 0, 1)])
+    models.write_table(tmp_path / "models.csv", [model() | {"headline": 1}, model(seed=2) | {"headline": 0}])
+    tables = {name: [] for name in evaluation.TABLES}
+    for seed in (1, 2):
+        for name, columns in evaluation.TABLES.items():
+            path = tmp_path / f"{name}-{seed}.csv"
+            line = dict.fromkeys(columns) | row("al-pristine", 0.9, of=f"main-seed{seed}", kind="pristine")
+            line |= {"control": "al-pristine"}
+            write_rows(path, columns, [line] if name == "accuracy" else [])
+            tables[name].append(path)
+    outputs = {n: tmp_path / f"{n}.csv" for n in (*evaluation.TABLES, "comparison", "spread", "resolution", "classes")}
+    comparison.summarise_files(
+        tables, tmp_path / "models.csv", root / "resources/paper/published.csv", tmp_path / "labels.csv", outputs,
+        {"confidence": 0.95}, PATTERNS, [],
+    )  # fmt: skip
+    with outputs["accuracy"].open() as handle:
+        assert [r["model"] for r in csv.DictReader(handle)] == ["main-seed1", "main-seed2"]
+    with outputs["comparison"].open() as handle:
+        assert {(r["item"], r["published"]) for r in csv.DictReader(handle)} == {("al-pristine", "0.986500")}

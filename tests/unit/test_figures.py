@@ -1,0 +1,287 @@
+"""Every figure from small tables, with captions that hold the numbers; the report that collects them."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from ase.io import write
+from netCDF4 import Dataset
+
+from defraction import comparison, conditions, config, evaluation, expansion, hosts, models, panels, published
+from defraction.evaluation import Predictions
+from defraction.learning import labels
+from defraction.tables import write_rows
+
+AXES = [(0, 0, 1), (0, 1, 1), (1, 1, 1)]
+LOOK = {"colour": "#1f6f8b", "pattern_decades": 4.0}
+REDUCTIONS = ["small for a test"]
+STUDY = {
+    "conditions": [
+        {"kind": "strain", "host": "Al", "component": "xx", "values": [0.025, 0.04]},
+        {"kind": "strain", "host": "Fe", "component": "xy", "values": [0.03]},
+        {"kind": "thermal", "host": "Al", "supercell": [2, 2, 2], "temperatures": [300]},
+        {"kind": "vacancy", "host": "Al", "supercell": [2, 2, 2]},
+        {"kind": "vacancy", "host": "Fe", "supercell": [3, 3, 3]},
+        {"kind": "interstitial", "host": "Al", "solute": "C", "site": "tetrahedral", "supercell": [2, 2, 2]},
+        {"kind": "random_defects", "host": "Al", "concentrations": [0.1, 0.25]},
+        {"kind": "twin", "host": "Al"},
+    ],
+    "pattern_sets": {"fine": {"pixels": 128}},
+    "models": [{"name": "main", "seeds": [1, 2]}, {"name": "fine", "pattern_set": "fine"}],
+}
+
+
+def random_predictions(groups, names, table, seed):
+    rng = np.random.default_rng(seed)
+    label = labels.label_of(table)
+    true = np.array([[label[(g, axis)] for axis in AXES] for g in groups])
+    p = rng.dirichlet(np.full(labels.number_of_labels(table), 0.2), size=(len(groups), 3, 2, 2, 1, 2))
+    names_ = tuple(labels.axis_name(axis) for axis in AXES)
+    return Predictions(np.log(p + 1e-9), true, np.array(groups), names, names_, (200.0, 300.0), (0.5, 0.8))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, root):
+    """Tables of two seeds and a second model."""
+    folder = tmp_path_factory.mktemp("figures")
+    checked = config.validate(STUDY)
+    known = hosts.read_hosts(root / "resources/hosts.csv")
+    found = expansion.expand(checked, known)
+    conditions.write_table(found, folder / "conditions.csv")
+    models.write_table(folder / "models.csv", models.rows(checked))
+    table = labels.write_labels(folder / "labels.csv", zone_axes=AXES)
+    settings = {"ensemble_sizes": [1, 2, 3], "draws": 20, "bootstrap": 100, "confidence": 0.95, "calibration_bins": 5}
+    tables = {name: [] for name in evaluation.TABLES}
+    with (folder / "conditions.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    for seed, (model, facts) in enumerate(models.expand(checked).items()):
+        groups = [213, 221, 225, 227, 229] * 2
+        out = evaluation.evaluate(
+            {c.id: random_predictions([known[c.host].space_group], [c.id], table, seed) for c in found.values()},
+            rows, table, settings, 1,
+            clean=random_predictions(groups, [f"m{i}" for i in range(10)], table, seed),
+            published=published.read_published(root / "resources/paper/published.csv"),
+            model=model, pattern_set=facts["pattern_set"],
+        )  # fmt: skip
+        for name, columns in evaluation.TABLES.items():
+            tables[name].append(folder / f"{name}-{model}.csv")
+            write_rows(tables[name][-1], columns, out[name])
+    outputs = {n: folder / f"{n}.csv" for n in (*evaluation.TABLES, "comparison", "spread", "resolution", "classes")}
+    shape = {"zone_axes": 3, "voltages": 2, "camera_lengths": 2}
+    comparison.summarise_files(
+        tables, folder / "models.csv", root / "resources/paper/published.csv", folder / "labels.csv", outputs,
+        {"confidence": 0.95}, {"main": {"pixels": 256, **shape}, "fine": {"pixels": 128, **shape}}, REDUCTIONS,
+    )  # fmt: skip
+    (folder / "figures").mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Coarse pictures: their content is tested, not their sharpness."""
+    from defraction.figures import style
+
+    monkeypatch.setitem(style.plt.rcParams, "savefig.dpi", 40)
+
+
+@pytest.fixture
+def output(study):
+    def make(name):
+        folder = study / "figures"
+        return folder / f"{name}.png", folder / f"{name}.pdf", folder / f"{name}.rst", LOOK, REDUCTIONS
+
+    return make
+
+
+def check(study, name):
+    for suffix in ("png", "pdf"):
+        assert (study / f"figures/{name}.{suffix}").stat().st_size > 1500
+    text = (study / f"figures/{name}.rst").read_text()
+    assert re.match(r"\*\*.+\.\*\* \S", text) and "small for a test" in text
+    assert "nan" not in text
+    return text
+
+
+def accuracy_of(study, condition, column="accuracy_label"):
+    with (study / "accuracy.csv").open() as handle:
+        rows = csv.DictReader(handle)
+        return next(float(r[column]) for r in rows if (r["model"], r["condition"]) == ("main-seed1", condition))
+
+
+def test_figures_of_accuracies(study, output, root):
+    from defraction.figures import accuracies
+
+    found = conditions.read_table(study / "conditions.csv")
+    numbers = published.read_published(root / "resources/paper/published.csv")
+    table, catalogue = study / "accuracy.csv", study / "models.csv"
+    accuracies.overview(table, catalogue, *output("accuracy"))
+    text = check(study, "accuracy")
+    assert f"Perfect crystals held out: {100 * accuracy_of(study, 'clean-held-out'):.1f} %" in text
+    accuracies.strain(table, catalogue, found, numbers, *output("strain"))
+    text = check(study, "strain")
+    assert f"{100 * accuracy_of(study, 'al-strain-xx+4pct'):.1f} % at 4 %" in text and "2 training seeds" in text
+    accuracies.table2(table, catalogue, numbers, *output("table2"))
+    text = check(study, "table2")
+    pooled = 100 * accuracy_of(study, "pooled-vacancy-high")
+    assert f"vacancy-high: {pooled:.1f} % of 24 patterns, article 83.24 %" in text
+    assert "Not in this run: vacancy-low" in text
+    accuracies.sweeps(table, catalogue, found, *output("sweeps"))
+    assert f"{100 * accuracy_of(study, 'al-random-vacancy-25pct'):.1f} % at 25 %" in check(study, "sweeps")
+    accuracies.resolution(study / "resolution.csv", *output("resolution"))
+    assert "at 128 pixels" in check(study, "resolution")
+
+
+def test_figures_of_answers(study, output):
+    from defraction.figures import answers
+
+    found, catalogue = conditions.read_table(study / "conditions.csv"), study / "models.csv"
+    answers.ensemble(study / "ensembles.csv", catalogue, *output("ensemble"))
+    limit = labels.single_pattern_limit(labels.read_labels(study / "labels.csv"))
+    assert f"would reach {100 * limit:.1f} % with one pattern" in check(study, "ensemble")
+    answers.confusion(study / "confusion.csv", study / "confusion_labels.csv", catalogue, *output("confusion"))
+    check(study, "confusion")
+    answers.calibration(study / "reliability.csv", study / "calibration.csv", catalogue, found, *output("calibration"))
+    with (study / "calibration.csv").open() as handle:
+        row = next(r for r in csv.DictReader(handle) if (r["condition"], r["answer"]) == ("clean-held-out", "label"))
+    error = float(row["expected_calibration_error"])
+    assert f"expected calibration error {error:.3f}" in check(study, "calibration")
+    answers.mistakes(study / "confusion.csv", study / "mistakes.csv", catalogue, found, *output("mistakes"))
+    assert "Most frequent wrong labels of al-strain-xx+4pct" in check(study, "mistakes")
+    answers.settings(study / "accuracy_by.csv", catalogue, found, *output("settings"))
+    assert re.search(r"along \[\d{3}\] to", check(study, "settings"))
+    history = study / "history.csv"
+    history.write_text("epoch,train_loss,held_out_accuracy\n1,2.0,0.3\n2,1.0,0.55\n")
+    answers.learning({"main-seed1": history}, *output("learning"))
+    assert "55.0 %" in check(study, "learning")
+
+
+def write_pattern(path, axes, pixels=64):
+    with Dataset(path, "w") as file:
+        sizes = {"zone_axis": len(axes), "voltage": 1, "camera_length": 1, "snapshot": 1, "y": pixels, "x": pixels}
+        for name, size in (sizes | {"index": 3}).items():
+            file.createDimension(name, size)
+        file.createVariable("uvw", "i4", ("zone_axis", "index"))[:] = axes
+        names = np.array(["[" + " ".join(map(str, axis)) + "]" for axis in axes], dtype=object)
+        file.createVariable("zone_axis", str, ("zone_axis",))[:] = names
+        for name, value in (("voltage", 200.0), ("camera_length", 0.8)):
+            file.createVariable(name, "f8", (name,))[:] = value
+        file.createVariable("wavelength", "f8", ("voltage",))[:] = 0.025079
+        file.createVariable("x", "f8", ("x",))[:] = (np.arange(pixels) - (pixels - 1) / 2) * 63.5 / pixels
+        rng = np.random.default_rng(1)
+        file.createVariable("intensity", "f4", tuple(sizes))[:] = rng.uniform(size=tuple(sizes.values())) ** 8
+
+
+def test_figures_of_patterns(study, output):
+    from defraction.figures import crystals
+
+    write_pattern(study / "p.nc", [(0, 0, 1), (-1, 1, 0)])
+    shown = [panels.Panel("al-pristine", (0, 0, 1), "Al"), panels.Panel("al-twin", (-1, 1, 0), "Al, twin")]
+    crystals.patterns([study / "p.nc"] * 2, shown, "Patterns.", "A remark.", 2, *output("strain_patterns"))
+    text = check(study, "strain_patterns")
+    assert "(b) al-twin" in text and "64 x 64 pixels" in text and "A remark." in text
+    crystals.overview([study / "p.nc"] * 7, [f"condition-{i}" for i in range(7)], *output("patterns"))
+    check(study, "patterns")
+    picture = crystals.read_picture(study / "p.nc", (-1, 1, 0))
+    # small angles: one pixel is its width over wavelength times camera length
+    assert picture.pixel == pytest.approx(63.5 / 64 / (0.025079 * 800), rel=1e-6)
+    with pytest.raises(ValueError, match=r"no zone axis \[1, 1, 2\]"):
+        crystals.read_picture(study / "p.nc", (1, 1, 2))
+
+
+def test_figures_of_displacements(study, output, root):
+    from defraction import site_displacements
+    from defraction.defects import point
+    from defraction.figures import crystals
+
+    aluminium = hosts.read_hosts(root / "resources/hosts.csv")["Al"]
+    rng = np.random.default_rng(1)
+    snapshots = []
+    for _ in range(2):
+        atoms = point.build(aluminium, {"supercell": [2, 2, 2]})
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        snapshots.append(atoms)
+    write(study / "thermal.extxyz", snapshots)
+    carbon = {"kind": "interstitial", "solute": "C", "site": "tetrahedral"}
+    atoms = point.build(aluminium, {"supercell": [2, 2, 2], "defect": carbon})
+    atoms.positions += rng.normal(0, 0.01, atoms.positions.shape)
+    write(study / "carbon.extxyz", atoms)
+    relaxed = {"al-vacancy-2x2x2": root / "resources/structures/al-vacancy-2x2x2.extxyz"}
+    files = {"al-thermal-300K-2x2x2": study / "thermal.extxyz", **relaxed}
+    numbers = root / "resources/paper/displacements.csv"
+    of = dict.fromkeys(files, ("fcc", "Al"))
+    site_displacements.write_table(files, of, numbers, study / "displacements.csv")
+    thermal = {"al-thermal-300K-2x2x2": study / "thermal.extxyz"}
+    crystals.thermal_displacements(
+        thermal,
+        {"al-thermal-300K-2x2x2": "Al, 300 K"},
+        of,
+        study / "displacements.csv",
+        *output("thermal_displacements"),
+    )
+    assert "of 32 atoms (article 88 of 108)" in check(study, "thermal_displacements")
+    crystals.point_displacements(relaxed, of, published.read_displacements(numbers), *output("point_displacements"))
+    text = check(study, "point_displacements")
+    assert "largest 0.0494 Å (article 0.036 Å)" in text  # resources/structures/README.md
+    write_pattern(study / "c.nc", [(0, 0, 1)])
+    panel = panels.Panel("al-interstitial-c-tetrahedral-2x2x2", (0, 0, 1), "C")
+    crystals.interstitial(study / "carbon.extxyz", ("fcc", "Al"), study / "c.nc", panel, *output("interstitial"))
+    check(study, "interstitial")
+
+
+def test_a_colour_changes_the_figure_and_not_the_caption(study, output, tmp_path):
+    from defraction.figures import accuracies
+
+    *_, look, reductions = output("accuracy")
+    first = tmp_path / "a.png", tmp_path / "a.pdf", tmp_path / "a.rst"
+    other = tmp_path / "b.png", tmp_path / "b.pdf", tmp_path / "b.rst"
+    accuracies.overview(study / "accuracy.csv", study / "models.csv", *first, look, reductions)
+    accuracies.overview(study / "accuracy.csv", study / "models.csv", *other, look | {"colour": "#a01020"}, reductions)
+    assert first[0].read_bytes() != other[0].read_bytes()
+    assert first[2].read_text() == other[2].read_text()
+
+
+def test_the_report_holds_everything_and_needs_nothing(study, output, root):
+    from defraction.figures import accuracies
+    from defraction.report import Sources, write_report
+
+    accuracies.overview(study / "accuracy.csv", study / "models.csv", *output("accuracy"))
+    (study / "split.csv").write_text("material,part\na,train\nb,train\nc,held_out\n")
+    summary = {"steps": 3, "largest_force": 0.01, "converged": True, "displacements": {"largest": 0.05}, "rung": 0}
+    (study / "al-vacancy-2x2x2.json").write_text(json.dumps(summary))
+    names = (
+        "accuracy",
+        "comparison",
+        "spread",
+        "calibration",
+        "mistakes",
+        "ensembles",
+        "classes",
+        "models",
+        "labels",
+        "split",
+    )
+    sources = Sources(
+        **{name: study / f"{name}.csv" for name in names},
+        displacements=[],
+        relaxations=[study / "al-vacancy-2x2x2.json"],
+        dynamics=[],
+        figures=[study / "figures/accuracy.png"],
+        captions=[study / "figures/accuracy.rst"],
+    )
+    section = json.loads(config.validate(STUDY).diffraction.model_dump_json())
+    write_report(
+        root / "workflow/report/report.html.j2", study / "report.html", sources,
+        conditions.read_table(study / "conditions.csv"), ["less <than> the article"], section,
+        {"augmentation": {"rotation": 180}}, 0.95, {"commit": "0123456789abcdef", "dirty": False},
+    )  # fmt: skip
+    page = (study / "report.html").read_text()
+    assert "less &lt;than&gt; the article" in page and "commit 0123456789ab" in page
+    assert page.count("<img ") == 1 and not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "<strong>Accuracy over labels by condition.</strong>" in page
+    for condition in ("clean-held-out", "al-strain-xx+4pct", "pooled-vacancy-high"):
+        assert f"{100 * accuracy_of(study, condition):.1f} %" in page
+    for row in ("perfect crystals", "Al, xx 2.5 %", "vacancy, high", "fine", "±"):
+        assert row in page
+    assert "nan" not in re.sub(r'base64,[^"]+', "", page)

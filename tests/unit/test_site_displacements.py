@@ -1,0 +1,90 @@
+"""Displacements from lattice sites: what is put in comes out."""
+
+import csv
+
+import numpy as np
+import pytest
+from ase.io import write
+
+from defraction import hosts
+from defraction import site_displacements as sites
+from defraction.defects import point
+
+
+@pytest.fixture(scope="module")
+def aluminium(root):
+    return hosts.read_hosts(root / "resources/hosts.csv")["Al"]
+
+
+def cell(aluminium, **settings):
+    return point.build(aluminium, {"supercell": [3, 3, 3], **settings})
+
+
+def test_displacements_come_back_without_their_mean(aluminium):
+    rng = np.random.default_rng(1)
+    atoms = cell(aluminium)
+    moved = rng.normal(0, 0.06, atoms.positions.shape)
+    atoms.positions += moved + [0.3, -0.2, 0.1]  # a shift of the whole cell is no displacement
+    order = rng.permutation(len(atoms))
+    found = sites.sites_of(atoms[order], "fcc", "Al")
+    np.testing.assert_allclose(found.displacement, (moved - moved.mean(axis=0))[order], atol=1e-9)
+    assert len(found.vacant) == len(found.interstitial) == found.foreign.sum() == 0
+    # a rotation of the axes among each other leaves the lengths and turns the components
+    lengths = np.linalg.norm(moved - moved.mean(axis=0), axis=1)
+    assert sites.measure("largest", found.displacement) == pytest.approx(lengths.max())
+    assert sites.measure("atoms:0.05:0.1", found.displacement) == ((lengths >= 0.05) & (lengths < 0.1)).sum()
+    assert sites.measure("x_rms", found.displacement) == pytest.approx(np.std(moved[:, 0]))
+
+
+def test_defects_are_told_from_sites(aluminium):
+    empty = sites.sites_of(cell(aluminium, defect={"kind": "vacancy"}), "fcc", "Al")
+    assert empty.vacant.shape == (1, 3) and len(empty.site) == 107
+    solute = sites.sites_of(cell(aluminium, defect={"kind": "substitution", "solute": "Si"}), "fcc", "Al")
+    assert solute.foreign.sum() == 1 and len(solute.vacant) == 0
+    between = {"kind": "interstitial", "solute": "C", "site": "tetrahedral"}
+    carbon = sites.sites_of(cell(aluminium, defect=between), "fcc", "Al")
+    assert carbon.interstitial.shape == (1, 3) and len(carbon.site) == 108 and not carbon.foreign.any()
+    assert np.abs(carbon.displacement).max() < 1e-9
+
+
+def test_computed_vacancies_have_the_shells_of_their_readme(root):
+    """12 atoms by 0.0563 angstrom, 12 by 0.0202 around the vacancy of 107 atoms (resources/structures/README.md)."""
+    from ase.io import read
+
+    found = sites.sites_of(read(root / "resources/structures/al-vacancy-3x3x3.extxyz"), "fcc", "Al")
+    lengths = np.sort(np.linalg.norm(found.displacement, axis=1))[::-1]
+    np.testing.assert_allclose(lengths[:12], 0.0563, atol=2e-4)
+    np.testing.assert_allclose(lengths[12:24], 0.0202, atol=2e-4)
+
+
+def test_the_table_stands_beside_the_article(tmp_path, root, aluminium):
+    rng = np.random.default_rng(2)
+    frames = []
+    for _ in range(3):
+        atoms = cell(aluminium)
+        atoms.positions += rng.normal(0, 0.03, atoms.positions.shape)
+        frames.append(atoms)
+    write(tmp_path / "al.extxyz", frames)
+    name = "al-thermal-100K-2x2x2"  # stands in for 3x3x3
+    sites.write_table(
+        {name: tmp_path / "al.extxyz"},
+        {name: ("fcc", "Al")},
+        root / "resources/paper/displacements.csv",
+        tmp_path / "t.csv",
+    )
+    with (tmp_path / "t.csv").open() as handle:
+        rows = {row["quantity"]: row for row in csv.DictReader(handle)}
+    counted = rows["x_atoms:0:0.04"]
+    assert (counted["published"], counted["atoms"], counted["snapshots"]) == ("85.000000", "108", "3")
+    assert counted["measured_on"] == "instead of al-thermal-100K-3x3x3"
+    assert float(counted["min"]) <= float(counted["mean"]) <= float(counted["max"])
+    assert rows["rms"]["published"] == ""
+
+
+def test_bad_input_is_named(aluminium):
+    atoms = cell(aluminium)
+    atoms.info["reference_cell"] = np.diag([4.0, 4.0, 3.0])
+    with pytest.raises(ValueError, match="not a supercell"):
+        sites.sites_of(atoms, "fcc", "Al")
+    with pytest.raises(ValueError, match="unknown quantity"):
+        sites.measure("smallest", np.zeros((2, 3)))
