@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from defraction import conditions, config
+from defraction import conditions, config, expansion, models
 from defraction.hosts import read_hosts
 
 
@@ -20,10 +20,13 @@ def with_condition(**entry):
     return {"conditions": [{"host": "Al", **entry}]}
 
 
-@pytest.mark.parametrize("name", ["config", "paper", "smoke"])
+AL = with_condition(kind="pristine")
+
+
+@pytest.mark.parametrize("name", ["config", "paper", "smoke", "shipped", "six-hours"])
 def test_shipped_configurations_are_valid(root, hosts, name):
     settings = config.load(root / f"config/{name}.yaml")
-    table = conditions.expand(settings, hosts)
+    table = expansion.expand(settings, hosts)
     assert all(c.control in table for c in table.values())
     assert (name == "paper") == (not settings.reductions)
 
@@ -58,6 +61,26 @@ def test_generated_documents_are_up_to_date(root):
         ({"diffraction": {"voltages": [200, 200]}}, ["voltages", "twice"]),
         ({"learning": {"display": {"beamstop": 1}}}, ["learning.display.beamstop", "beam_stop"]),
         ({"learning": {"architecture": "resnet100"}}, ["learning.architecture", "resnet101"]),
+        ({"models": [{"batchsize": 3}]}, ["models[0].batchsize", "did you mean 'batch_size'"]),
+        ({"models": [{"split": {"bye": "image"}}]}, ["models[0].split.bye", "did you mean 'by'"]),
+        ({"models": [{"name": "Main"}]}, ["models[0].name", "'Main'"]),
+        ({**AL, "models": [{}, {}]}, ["main with seed 1 is given twice"]),
+        ({"models": [{"seeds": [2, 2]}]}, ["models[0].seeds", "seed 2 is given twice"]),
+        ({**AL, "models": [{"pattern_set": "artcle"}], "pattern_sets": {"article": {}}}, ["did you mean 'article'"]),
+        ({"pattern_sets": {"small": {"pixel": 64}}}, ["pattern_sets.small.pixel", "did you mean 'pixels'"]),
+        ({**AL, "pattern_sets": {"main": {"pixels": 64}}}, ["pattern_sets.main", "another name"]),
+        (
+            {**AL, "pattern_sets": {"few": {"zone_axes": [[0, 0, 1]]}}},
+            ["pattern_sets.few.zone_axes", "share the zone axes"],
+        ),
+        (
+            {**AL, "diffraction": {"model": "article"}, "pattern_sets": {"round": {"shape": "sphere"}}},
+            ["pattern_sets.round", "no meaning in the model article"],
+        ),
+        (
+            {**AL, "materials": {"specimens": 1}, "diffraction": {"average_snapshots": True}},
+            ["would mix the specimens"],
+        ),
         ([1, 2], ["expected keys and values"]),
     ],
 )
@@ -88,7 +111,7 @@ def test_unknown_host_and_element(hosts):
     ]:
         settings = config.validate({"conditions": [entry]})
         with pytest.raises(config.ConfigError) as error:
-            conditions.expand(settings, hosts)
+            expansion.expand(settings, hosts)
         assert part in str(error.value)
 
 
@@ -100,12 +123,12 @@ def test_ranges_include_both_ends():
 
 def test_ids_do_not_depend_on_order_or_neighbours(root, hosts):
     raw = yaml.safe_load((root / "config/config.yaml").read_text())
-    forward = conditions.expand(config.validate(raw), hosts)
+    forward = expansion.expand(config.validate(raw), hosts)
     raw["conditions"] = raw["conditions"][::-1]
-    backward = conditions.expand(config.validate(raw), hosts)
+    backward = expansion.expand(config.validate(raw), hosts)
     assert forward == backward
     raw["conditions"] = raw["conditions"][:3]
-    fewer = conditions.expand(config.validate(raw), hosts)
+    fewer = expansion.expand(config.validate(raw), hosts)
     assert all(forward[name] == c for name, c in fewer.items())
 
 
@@ -113,11 +136,11 @@ def test_same_condition_twice_is_refused(hosts):
     entry = {"kind": "strain", "host": "Al", "component": "xx", "values": [0.01]}
     settings = config.validate({"conditions": [entry, entry]})
     with pytest.raises(config.ConfigError, match=r"al-strain-xx\+1pct is already a condition"):
-        conditions.expand(settings, hosts)
+        expansion.expand(settings, hosts)
 
 
 def test_controls_share_cell_and_specimen(root, hosts):
-    table = conditions.expand(config.load(root / "config/paper.yaml"), hosts)
+    table = expansion.expand(config.load(root / "config/paper.yaml"), hosts)
     for c in table.values():
         control = table[c.control]
         assert control.control == control.id
@@ -126,7 +149,7 @@ def test_controls_share_cell_and_specimen(root, hosts):
 
 
 def test_table_round_trip(root, hosts, tmp_path):
-    table = conditions.expand(config.load(root / "config/config.yaml"), hosts)
+    table = expansion.expand(config.load(root / "config/config.yaml"), hosts)
     conditions.write_table(table, tmp_path / "conditions.csv")
     assert conditions.read_table(tmp_path / "conditions.csv") == table
 
@@ -157,7 +180,58 @@ def test_table_round_trip(root, hosts, tmp_path):
     ],
 )
 def test_ids_and_settings_of_more_kinds(hosts, entry, ids, settings):
-    table = conditions.expand(config.validate({"conditions": [{"host": "Al", **entry}]}), hosts)
+    table = expansion.expand(config.validate({"conditions": [{"host": "Al", **entry}]}), hosts)
     assert list(table) == ["al-pristine", *ids]
     assert settings.items() <= table[ids[0]].settings.items()
     assert all(table[i].control == "al-pristine" for i in ids)
+
+
+MODELS = {
+    **with_condition(kind="pristine"),
+    "seed": 4,
+    "learning": {"epochs": 7, "display": {"beam_stop": 1.0}},
+    "pattern_sets": {"fine": {"pixels": 512}},
+    "models": [
+        {"name": "main", "seeds": [1, 2]},
+        {"name": "image", "split": {"by": "image"}, "display": {"decades": 5}, "pattern_set": "fine", "keep": "best"},
+    ],
+}
+
+
+def test_models_take_what_they_do_not_change_from_learning():
+    settings = config.validate(MODELS)
+    found = models.expand(settings)
+    assert list(found) == ["main-seed1", "main-seed2", "image-seed4"]
+    main, image = found["main-seed1"], found["image-seed4"]
+    assert main["learning"] | {"split": main["split"] | {"validation": 0.1}} == config.plain(settings.learning)
+    assert image["learning"]["epochs"] == 7 and image["learning"]["display"] == {"beam_stop": 1.0, "decades": 5.0}
+    assert (main["split"]["by"], image["split"]["by"]) == ("material", "image")
+    # the third part is taken only where something is chosen by it
+    assert (main["split"]["validation"], image["split"]["validation"]) == (0.0, 0.1)
+    assert settings.diffraction_of("fine") == settings.diffraction.model_copy(update={"pixels": 512})
+
+
+def test_a_further_model_or_seed_leaves_the_others_as_they_were():
+    before = models.expand(config.validate(MODELS))
+    more = [{"name": "main", "seeds": [3, 1, 2]}, {"name": "wide"}, MODELS["models"][1]]
+    after = models.expand(config.validate(MODELS | {"models": more}))
+    assert all(after[name] == model for name, model in before.items())
+
+
+def test_a_configuration_survives_being_written_out():
+    """Jobs get the configuration as Snakemake passes it on: plain values, checked again."""
+    settings = config.validate(MODELS)
+    again = config.validate(config.plain(settings))
+    assert models.expand(again) == models.expand(settings) and config.plain(again) == config.plain(settings)
+
+
+def test_the_table_of_models_is_read_as_it_was_written(tmp_path):
+    rows = models.rows(config.validate(MODELS))
+    models.write_table(tmp_path / "models.csv", rows)
+    read = models.read_table(tmp_path / "models.csv")
+    assert [row["headline"] for row in read] == [True, False, False]
+    assert [row["pixels"] for row in read] == [256, 256, 512]
+    assert [{**row, "headline": int(row["headline"])} for row in read] == rows
+    (tmp_path / "other.csv").write_text("a,b\n")
+    with pytest.raises(ValueError, match=r"other\.csv: columns"):
+        models.read_table(tmp_path / "other.csv")

@@ -1,11 +1,12 @@
-"""Split by material, display transform, patterns in memory."""
+"""Split by material, prototype and image, display transform, patterns in memory."""
 
 import netCDF4
 import numpy as np
 import pytest
 
-from defraction import dataset
+from defraction import dataset, materials
 from defraction.learning import labels
+from defraction.pattern_files import DIMENSIONS
 
 
 def crystals(count=40, groups=(221, 225, 229)):
@@ -19,6 +20,9 @@ def crystals(count=40, groups=(221, 225, 229)):
     return rows
 
 
+HOSTS = {"Al": 225, "Fe": 229}
+
+
 def parts(rows):
     return {row.material: row.part for row in rows}
 
@@ -27,10 +31,10 @@ def write_patterns(path, intensity, zone_axes, width=8.0):
     pixels = intensity.shape[-1]
     centres = (np.arange(pixels) - (pixels - 1) / 2) * width / pixels
     with netCDF4.Dataset(path, "w") as file:
-        for name, size in zip(dataset.PATTERN_DIMENSIONS, intensity.shape, strict=True):
+        for name, size in zip(DIMENSIONS, intensity.shape, strict=True):
             file.createDimension(name, size)
         file.createDimension("index", 3)
-        file.createVariable("intensity", "f4", dataset.PATTERN_DIMENSIONS)[:] = intensity
+        file.createVariable("intensity", "f4", DIMENSIONS)[:] = intensity
         file.createVariable("uvw", "i4", ("zone_axis", "index"))[:] = zone_axes
         for name, size in (("voltage", intensity.shape[1]), ("camera_length", intensity.shape[2])):
             file.createVariable(name, "f8", (name,))[:] = np.arange(1, size + 1)
@@ -70,14 +74,80 @@ def test_one_more_crystal_moves_at_most_one_other():
 @pytest.mark.parametrize("hosts", ["train", "held_out"])
 def test_hosts_go_where_they_are_sent(hosts):
     for seed in range(6):
-        rows = dataset.split_table(crystals(), 0.3, seed, hosts)
+        rows = dataset.split_table(crystals(), 0.3, seed, hosts=hosts, host_crystals=HOSTS)
         assert {row.material for row in rows if row.host} == {"al", "fe"}
         assert all(row.part == hosts for row in rows if row.host)
 
 
+@pytest.mark.parametrize("hosts", ["train", "held_out"])
+def test_a_split_by_prototype_keeps_prototypes_apart(root, hosts):
+    """On the crystals of the shipped table: what cannot be kept apart is said row by row, and is what can not be."""
+    rows = [
+        {key: getattr(m, key) for key in ("material", "space_group", "prototype", "formula")}
+        for m in materials.read_table(root / "resources/materials.csv").values()
+    ]
+    for seed in range(5):
+        split = dataset.split_table(rows, 0.3, seed, "prototype", hosts, host_crystals=HOSTS)
+        kinds = {p: {(r.space_group, r.prototype) for r in split if r.part == p} for p in ("train", "held_out")}
+        divided = {(r.space_group, r.prototype) for r in split if r.by == "material"}
+        assert kinds["train"] & kinds["held_out"] <= divided
+        assert divided == (set() if hosts == "train" else {(229, "A_cI2_229_a")})  # 25 of the 32 crystals of 229
+        assert all(row.part == hosts for row in split if row.host)
+        assert not [r for r in split if r.part == "held_out" and r.prototype_in_training and r.by == "prototype"]
+        for group in {row.space_group for row in split}:
+            held_out = [row for row in split if row.space_group == group and row.part == "held_out"]
+            assert 1 <= len(held_out) <= round(0.3 * sum(row.space_group == group for row in split))
+    with pytest.raises(ValueError, match="is held out and in training"):
+        kept = next(r for r in split if r.part == "held_out" and r.by == "prototype" and r.space_group == 225)
+        twin = {**vars(kept), "material": "mate", "formula": "X9", "part": "train"}
+        dataset.assert_disjoint([*split, dataset.SplitRow(**twin)])
+
+
+def test_a_group_of_one_prototype_is_divided_by_material():
+    rows = [{"material": f"m{i}", "space_group": 221, "formula": f"X{i}", "prototype": "p"} for i in range(10)]
+    split = dataset.split_table(rows, 0.3, 1, "prototype")
+    assert {row.by for row in split} == {"material"} and sum(row.part == "held_out" for row in split) == 3
+
+
+def test_a_split_by_image_divides_the_patterns_of_every_crystal(tmp_path):
+    rows = dataset.split_table(crystals(5), 0.3, 2, "image", validation=0.2, grid=(4, 3, 3))
+    dataset.write_split(tmp_path / "split.csv", rows)
+    assert dataset.read_split(tmp_path / "split.csv") == rows
+    for row in rows:
+        masks = [dataset.pattern_mask(row, part, (4, 3, 3)) for part in dataset.PARTS]
+        assert (np.sum(masks, axis=0) == 1).all()  # every pattern in exactly one part
+        assert [int(mask.sum()) for mask in masks] == [20, 5, 11]
+    assert len({row.held_out_patterns for row in rows}) == len(rows)  # each crystal its own draw
+    assert dataset.members(rows, "train") == dataset.members(rows, "held_out") == rows
+    with pytest.raises(ValueError, match="its file holds 9 patterns"):
+        dataset.pattern_mask(rows[0], "train", (1, 3, 3))
+    with pytest.raises(ValueError, match="are not given"):
+        dataset.split_table(crystals(5), 0.3, 2, "image")
+    few = dataset.split_table(crystals(5), 0.3, 2, "image", validation=0.1, grid=(3, 1, 1))
+    assert {(len(row.held_out_patterns), len(row.validation_patterns)) for row in few} == {(1, 1)}
+    with pytest.raises(ValueError, match="too few"):
+        dataset.split_table(crystals(5), 0.3, 2, "image", validation=0.1, grid=(2, 1, 1))
+    twice = dataset.SplitRow(**{**vars(rows[0]), "validation_patterns": rows[0].held_out_patterns[:1]})
+    with pytest.raises(ValueError, match="in two parts"):
+        dataset.assert_disjoint([twice, *rows[1:]])
+
+
+@pytest.mark.parametrize("by", ["material", "prototype"])
+def test_the_third_part_is_taken_from_what_is_not_held_out(by):
+    two = dataset.split_table(crystals(), 0.3, 3, by, host_crystals=HOSTS)
+    three = dataset.split_table(crystals(), 0.3, 3, by, validation=0.2, host_crystals=HOSTS)
+    held_out = {row.material for row in two if row.part == "held_out"}
+    assert {row.material for row in three if row.part == "held_out"} == held_out
+    chosen = [row for row in three if row.part == "validation"]
+    assert len(chosen) == pytest.approx(0.2 * (len(three) - len(held_out)), abs=3) and not any(r.host for r in chosen)
+    for row in three:
+        assert dataset.pattern_mask(row, row.part, (2, 1, 1)).all()
+
+
 def test_hosts_alone_are_not_the_crystal_of_the_same_formula_in_another_group():
     rows = [*crystals(), {"material": "fe-fcc", "space_group": 225, "formula": "Fe", "prototype": "A_cF4"}]
-    assert not next(row for row in dataset.split_table(rows, 0.3, 1) if row.material == "fe-fcc").host
+    split = dataset.split_table(rows, 0.3, 1, host_crystals=HOSTS)
+    assert {row.material for row in split if row.host} == {"al", "fe"}
 
 
 def test_split_round_trip(tmp_path):
@@ -99,7 +169,7 @@ def test_bad_splits_are_refused(tmp_path):
     split = dataset.split_table(rows, 0.3, 1)
     trained = next(row for row in split if row.part == "train")
     leak = dataset.SplitRow(**{**vars(trained), "part": "held_out"})
-    with pytest.raises(ValueError, match="in training and held out"):
+    with pytest.raises(ValueError, match="is in held out and training"):
         dataset.assert_disjoint([*split, leak])
     twin = dataset.SplitRow(**{**vars(leak), "material": "same crystal under another id"})
     dataset.write_split(tmp_path / "split.csv", [*split, twin])
@@ -153,11 +223,22 @@ def test_images_are_those_of_the_files_and_their_digest_follows_the_data(tmp_pat
         write_patterns(tmp_path / f"{row.material}.nc", stored[row.material], axes)
     files = {row.material: tmp_path / f"{row.material}.nc" for row in rows}
     found = dataset.load_images(files, rows, table, 1.0, 4.0)
+    block = dataset.load_images(files, rows, table, 1.0, 4.0, specimens="block")  # the first snapshot only
+    np.testing.assert_array_equal(block.images, found.images[[0, 1, 2, 3, 4, 6, 8, 10]])
+    half = dataset.SplitRow("b", 225, "", "", False, "image", True, "image", held_out_patterns=(1, 2))
+    divided = [rows[0], half]
+    trained = dataset.load_images(files, divided, table, 1.0, 4.0)
+    np.testing.assert_array_equal(trained.images, found.images[[0, 1, 2, 3, 4, 5, 10, 11]])
+    held = dataset.load_images(files, divided, table, 1.0, 4.0, "held_out")
+    np.testing.assert_array_equal(held.images, found.images[6:10])
+    np.testing.assert_array_equal(held.labels, found.labels[6:10])
+    with pytest.raises(ValueError, match="part 'validation' of the split table is empty"):
+        dataset.load_images(files, divided, table, 1.0, 4.0, "validation")
     assert found.images.shape == (4 + 8, 8, 8)
     np.testing.assert_array_equal(found.material, [0] * 4 + [1] * 8)
     label = labels.label_of(table)
     assert found.labels[:4].tolist() == [label[(221, axes[0])]] * 2 + [label[(221, axes[1])]] * 2
-    read = dataset.read_patterns(files["a"])
+    read = dataset.load_patterns(files["a"])
     np.testing.assert_array_equal(
         found.images[1], dataset.display(read.intensity, read.x, read.y, 1.0, 4.0)[0, 0, 1, 0]
     )
@@ -172,10 +253,10 @@ def test_images_are_those_of_the_files_and_their_digest_follows_the_data(tmp_pat
 def test_files_that_are_no_patterns_are_named(tmp_path):
     with netCDF4.Dataset(tmp_path / "other.nc", "w") as file:
         file.createDimension("x", 2)
-    with pytest.raises(ValueError, match=r"other\.nc: no variable intensity"):
-        dataset.read_patterns(tmp_path / "other.nc")
+    with pytest.raises(ValueError, match=r"other\.nc: holds no variable intensity"):
+        dataset.load_patterns(tmp_path / "other.nc")
     bad = np.ones((1, 1, 1, 1, 4, 4))
     bad[..., 0] = np.nan
     write_patterns(tmp_path / "nan.nc", bad, [(0, 0, 1)])
     with pytest.raises(ValueError, match="not finite"):
-        dataset.read_patterns(tmp_path / "nan.nc")
+        dataset.load_patterns(tmp_path / "nan.nc")

@@ -14,23 +14,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from defraction import dataset, evaluation
-from defraction.learning import infer, labels, model, train
+from defraction import config, dataset, evaluation
+from defraction.learning import infer, labels, model, parallel, train
+from defraction.pattern_files import DIMENSIONS
 
 AXES = [(0, 0, 1), (0, 1, 1)]
 GROUPS = [221, 225]
-SETTINGS = {
-    "architecture": "resnet18",
-    "display": {"beam_stop": 1.0, "decades": 3.0},
-    "augmentation": {"rotation": 10.0, "shift": 1.0, "scale": 0.02},
-    "epochs": 3,
-    "batch_size": 8,
-    "learning_rate": 2e-3,
-    "weight_decay": 0.01,
-    "label_smoothing": 0.0,
-    "precision": "fp32",
-    "monitor": 16,
-}
+SETTINGS = config.plain(
+    config.Learning(
+        architecture="resnet18",
+        display={"beam_stop": 1.0, "decades": 3.0},
+        augmentation={"rotation": 10.0, "shift": 1.0, "scale": 0.02},
+        epochs=3,
+        batch_size=8,
+        learning_rate=2e-3,
+        weight_decay=0.01,
+        label_smoothing=0.0,
+        precision="fp32",
+        monitor=16,
+    )
+)
 PIXELS = 32
 
 
@@ -45,10 +48,10 @@ def write_patterns(path, group, spacing):
                 px, py = h[0] * spacing * (1 + 0.1 * c), h @ across * spacing * (1 + 0.1 * c)
                 images[i, 0, c, 0] += np.exp(-((x - px) ** 2 + (y - py) ** 2) / 1.5)
     with netCDF4.Dataset(path, "w") as file:
-        for name, size in zip(dataset.PATTERN_DIMENSIONS, images.shape, strict=True):
+        for name, size in zip(DIMENSIONS, images.shape, strict=True):
             file.createDimension(name, size)
         file.createDimension("index", 3)
-        file.createVariable("intensity", "f4", dataset.PATTERN_DIMENSIONS)[:] = images
+        file.createVariable("intensity", "f4", DIMENSIONS)[:] = images
         file.createVariable("uvw", "i4", ("zone_axis", "index"))[:] = AXES
         file.createVariable("voltage", "f8", ("voltage",))[:] = [200.0]
         file.createVariable("camera_length", "f8", ("camera_length",))[:] = [0.8, 0.88, 0.96]
@@ -77,10 +80,27 @@ def run(study, out, restart=None, **changes):
     out.mkdir(exist_ok=True)
     options = {"seed": 5, "threads": 1, "device": "cpu", "checkpoint_minutes": 0.0}
     options.update({key: changes.pop(key) for key in list(changes) if key in options})
-    outputs = (out / "model.safetensors", out / "card.json", out / "history.csv")
-    tables = (folder / "split.csv", folder / "labels.csv")
-    train.train(files, *tables, *outputs, {**SETTINGS, **changes}, restart_dir=restart or out / "restart", **options)
-    return outputs
+    processes, split = changes.pop("processes", 1), changes.pop("split", folder / "split.csv")
+    arguments = arguments_of(files, split, folder / "labels.csv", out) | {"settings": {**SETTINGS, **changes}} | options
+    parallel.train_in_processes(processes, **arguments | {"restart_dir": restart or out / "restart"})
+    return out / "model.safetensors", out / "card.json", out / "history.csv"
+
+
+def arguments_of(files, split, table, out):
+    """Arguments of `train`, as a job writes them."""
+    names = {"weights": "model.safetensors", "best": "best.safetensors", "last": "last.safetensors"}
+    names |= {"card": "card.json", "history": "history.csv", "restart_dir": "restart"}
+    return {
+        "patterns": {name: str(path) for name, path in files.items()},
+        "split": str(split),
+        "labels": str(table),
+        "settings": SETTINGS,
+        "seed": 5,
+        "device": "cpu",
+        "threads": 1,
+        "checkpoint_minutes": 0.0,
+        **{key: str(out / name) for key, name in names.items()},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -103,20 +123,7 @@ train.train(**arguments)
 
 def test_a_killed_run_resumes_to_the_same_bits(study, unbroken, tmp_path, root):
     folder, files = study
-    arguments = {
-        "patterns": {name: str(path) for name, path in files.items()},
-        "split": str(folder / "split.csv"),
-        "labels": str(folder / "labels.csv"),
-        "weights": str(tmp_path / "killed.safetensors"),
-        "card": str(tmp_path / "killed.json"),
-        "history": str(tmp_path / "killed.csv"),
-        "settings": SETTINGS,
-        "seed": 5,
-        "restart_dir": str(tmp_path / "restart"),
-        "device": "cpu",
-        "threads": 1,
-        "checkpoint_minutes": 0.0,
-    }
+    arguments = arguments_of(files, folder / "split.csv", folder / "labels.csv", tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
     child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(arguments)], env=environment)
     checkpoint = tmp_path / "restart" / train.CHECKPOINT
@@ -130,7 +137,7 @@ def test_a_killed_run_resumes_to_the_same_bits(study, unbroken, tmp_path, root):
     reached = torch.load(checkpoint, weights_only=True)["step"]
     steps = int(list(csv.DictReader(unbroken[2].open()))[-1]["step"])
     assert 3 <= reached < steps
-    assert not (tmp_path / "killed.safetensors").exists()
+    assert not (tmp_path / "model.safetensors").exists()
 
     outputs = run(study, tmp_path / "resumed", restart=tmp_path / "restart")
     assert same_weights(outputs[0], unbroken[0])
@@ -178,7 +185,7 @@ def test_checkpoints_of_other_settings_are_not_resumed(study, unbroken, tmp_path
 
 def test_a_small_set_is_learned_by_heart(study, tmp_path):
     folder, files = study
-    quiet = {"rotation": 0.0, "shift": 0.0, "scale": 0.0}
+    quiet = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "mirror": False}
     outputs = run(study, tmp_path / "fit", epochs=12, augmentation=quiet, checkpoint_minutes=9.0)
     target = tmp_path / "train.nc"
     infer.predict_clean(
@@ -193,8 +200,13 @@ def test_a_small_set_is_learned_by_heart(study, tmp_path):
 def test_card_and_weights_round_trip(unbroken, tmp_path):
     network, card = model.load(*unbroken[:2])
     assert card["architecture"] == "resnet18" and not network.training
-    assert card["settings"]["epochs"] == 3 and card["image"] == {"pixels": PIXELS, "pixel_size_mm": 0.5}
+    assert (
+        card["settings"]["epochs"] == 3 and card["image"]["pixels"] == PIXELS and card["image"]["pixel_size_mm"] == 0.5
+    )
     assert len(card["data"]["training_digest"]) == 64 and "nothing was chosen" in card["selection"]
+    assert card["image"]["voltages"] == [200] and card["seed"] == 5
+    for other in ("best", "last"):  # without a third part all are the weights of the last step, kept once
+        assert (unbroken[0].parent / f"{other}.safetensors").samefile(unbroken[0])
     model.save(network, card, tmp_path / "m.safetensors", tmp_path / "m.json")
     assert same_weights(tmp_path / "m.safetensors", unbroken[0])
     card["labels"] = card["labels"][:-1]
@@ -243,17 +255,43 @@ def test_resampling_turns_shifts_and_magnifies_as_documented():
     assert moved(np.pi / 2, (2 / 33, 0.0), 1.5) == (1, 12)
 
 
-def test_augmentation_of_nothing_changes_nothing():
-    images = torch.rand(3, 1, 16, 16)
-    none = {"rotation": 0.0, "shift": 0.0, "scale": 0.0}
-    assert train.augment(images, np.random.default_rng(0), none) is images
+def test_mirrored_images_are_mirrored_before_they_are_turned():
+    image = torch.zeros(1, 1, 33, 33)
+    image[0, 0, 16, 24] = 1.0  # (x, y) = (+8, 0)
+    for mirror, place in ((1.0, (24, 16)), (-1.0, (8, 16))):  # rows: (0, +8) is downwards, (0, -8) upwards
+        out = train.resample(image, np.array([np.pi / 2]), np.zeros((1, 2)), np.ones(1), np.array([mirror]))
+        assert divmod(int(out.argmax()), 33) == place
+
+
+def test_draws_are_balanced_and_functions_of_seed_and_step():
+    truth = np.repeat([0, 2, 5], [1, 9, 90])
+    drawer = train.Drawer.of(truth)
+    strength = {"rotation": 20.0, "shift": 1.0, "scale": 0.1, "mirror": True}
+    index, changes = drawer.draw(3, 1, 9000, 32, strength)
+    # each third of 9000 within five standard deviations (45) of its mean
+    assert all(abs(int((truth[index] == label).sum()) - 3000) < 225 for label in (0, 2, 5))
+    assert set(index[truth[index] == 2]) == set(range(1, 10))
+    assert np.abs(changes.angle).max() <= np.radians(20) and np.abs(changes.shift).max() <= 2 / 32
+    assert abs((changes.mirror < 0).mean() - 0.5) < 0.03
+    again, same = drawer.draw(3, 1, 9000, 32, strength)
+    np.testing.assert_array_equal(index, again)
+    np.testing.assert_array_equal(changes.angle, same.angle)
+    assert not np.array_equal(index, drawer.draw(4, 1, 9000, 32, strength)[0])
+    none = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "mirror": False}
+    assert not drawer.draw(3, 1, 8, 32, none)[1].any
 
 
 def test_learning_rate_rises_once_and_falls_to_zero():
-    rates = [train.one_cycle(step, 100, 1e-3, 0.2) for step in range(100)]
+    options = {"schedule": "one-cycle", "learning_rate": 1e-3, "warmup": 0.2}
+    rates = [train.learning_rate(step, 100, options) for step in range(100)]
     assert rates[0] == pytest.approx(1e-3 / 25) and max(rates) == rates[20] == pytest.approx(1e-3)
     assert rates[-1] < 1e-3 / 500
     assert (np.diff(rates[:21]) > 0).all() and (np.diff(rates[20:]) < 0).all()
+    falling = [train.learning_rate(step, 100, options | {"schedule": "cosine"}) for step in range(100)]
+    assert falling[0] == 1e-3 and falling[50] == pytest.approx(5e-4) and (np.diff(falling) < 0).all()
+    assert {train.learning_rate(step, 100, options | {"schedule": "constant"}) for step in range(100)} == {1e-3}
+    with pytest.raises(ValueError, match="one-cycle, cosine, constant"):
+        train.learning_rate(0, 1, options | {"schedule": "cosin"})
 
 
 def test_copies_spread_over_the_trained_range():
@@ -270,3 +308,89 @@ def test_evaluation_and_labels_do_not_load_torch(root):
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.fixture(scope="module")
+def three_parts(study):
+    """The study's split with a third part."""
+    folder, files = study
+    crystals = [
+        {"material": name, "space_group": int(name[1:4]), "formula": name, "prototype": f"p{name[-1]}"}
+        for name in files
+    ]
+    dataset.write_split(folder / "three.csv", dataset.split_table(crystals, 0.25, 1, validation=0.3))
+    return folder / "three.csv"
+
+
+def test_the_best_pass_is_chosen_by_the_third_part_and_training_stops(study, three_parts, tmp_path):
+    outputs = run(study, tmp_path / "stopped", split=three_parts, keep="best", early_stop=1, epochs=30,
+                  schedule="constant", learning_rate=0.02)  # fmt: skip
+    history = list(csv.DictReader(outputs[2].open()))
+    losses = [float(row["validation_loss"]) for row in history]
+    best = int(np.argmin(losses))
+    assert best == len(losses) - 2 < 28  # one pass without a lower loss
+    card = json.loads(outputs[1].read_text())
+    assert card["metrics"]["epoch"] == best + 1 and card["data"]["validation_crystals"] == 2
+    assert "stopped after" in card["selection"]
+    folder = outputs[0].parent
+    assert same_weights(outputs[0], folder / "best.safetensors")
+    assert not same_weights(outputs[0], folder / "last.safetensors")
+    # finished: a second start trains nothing and writes the same
+    before = load_file(outputs[0])
+    again = run(study, tmp_path / "again", restart=folder / "restart", split=three_parts, keep="best", early_stop=1,
+                epochs=30, schedule="constant", learning_rate=0.02)  # fmt: skip
+    assert all(torch.equal(before[key], value) for key, value in load_file(again[0]).items())
+
+
+def test_a_choice_without_a_third_part_is_refused(study, tmp_path):
+    with pytest.raises(ValueError, match="part validation"):
+        run(study, tmp_path / "refused", keep="best")
+
+
+def test_tensorboard_log_holds_what_the_history_holds(study, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, files = study
+    arguments = arguments_of(files, folder / "split.csv", folder / "labels.csv", tmp_path)
+    train.train(**arguments | {"settings": {**SETTINGS, "epochs": 2}, "tensorboard": tmp_path / "board"})
+    found = EventAccumulator(str(tmp_path / "board"))
+    found.Reload()
+    history = list(csv.DictReader((tmp_path / "history.csv").open()))
+    for tag, column in (("held_out/accuracy", "held_out_accuracy"), ("train/loss", "train_loss")):
+        assert [e.step for e in found.Scalars(tag)] == [int(row["step"]) for row in history]
+        np.testing.assert_allclose(
+            [e.value for e in found.Scalars(tag)], [float(r[column]) for r in history], rtol=1e-6
+        )
+
+
+def test_two_processes_train_as_one_does(study, unbroken, tmp_path):
+    """Same draws; with batch norm over half the batch and other sums, so close, not equal."""
+    outputs = run(study, tmp_path / "two", processes=2, threads=2)
+    assert json.loads(outputs[1].read_text())["processes"] == 2
+    histories = [list(csv.DictReader(path.open())) for path in (outputs[2], unbroken[2])]
+    assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
+    start = model.build("resnet18", labels.number_of_labels(labels.label_table(GROUPS, AXES)))
+    assert load_file(outputs[0]).keys() == start.state_dict().keys()  # of the network, not of its wrapper
+    with pytest.raises(ValueError, match="share evenly"):
+        run(study, tmp_path / "uneven", processes=3)
+
+
+def test_no_training_process_outlives_the_job(study, tmp_path, root):
+    psutil = pytest.importorskip("psutil")
+    folder, files = study
+    arguments = arguments_of(files, folder / "split.csv", folder / "labels.csv", tmp_path)
+    arguments["settings"] = {**SETTINGS, "epochs": 500}
+    code = "import json, sys; from defraction.learning import parallel; "
+    code += "parallel.train_in_processes(2, **json.loads(sys.argv[1]))"
+    environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
+    child = subprocess.Popen([sys.executable, "-c", code, json.dumps(arguments)], env=environment)
+    checkpoint = tmp_path / "restart" / train.CHECKPOINT
+    until = time.monotonic() + 120
+    while time.monotonic() < until and child.poll() is None and not checkpoint.exists():
+        time.sleep(0.05)
+    family = psutil.Process(child.pid).children(recursive=True)
+    assert len(family) >= 3  # torchrun and two workers
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive

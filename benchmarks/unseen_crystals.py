@@ -1,0 +1,234 @@
+"""Accuracy on crystals of another database that are not in the table of training: by space group and by prototype.
+
+    python benchmarks/unseen_crystals.py MATERIALS.csv MODEL [-o unseen.csv] [--copies 4] [--device auto]
+
+MATERIALS.csv has the columns material_id, formula, space_group, setting, prototype, prototype_name, a_angstrom, sites
+(`element:multiplicity+letter:x,y,z` separated by `;`); it is read in place and no row of it is written. MODEL is a
+folder with model.safetensors and card.json. Crystals whose formula and space group are in resources/materials.csv are
+left out. Patterns are simulated with the settings that the card states, the specimen a block of 40 x 30 x 20 cells.
+Beside the CSV a JSON is written, which `defraction export-model --unseen` puts into a card.
+"""
+
+import argparse
+import csv
+import json
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from defraction import materials
+from defraction.dataset import display, true_labels
+from defraction.diffraction.geometry import wavelength
+from defraction.diffraction.patterns import simulate
+from defraction.evaluation import cluster_bootstrap, wilson
+from defraction.learning.classify import Classifier
+from defraction.learning.infer import copy_angles
+from defraction.learning.labels import space_group_given_label, space_groups_of
+from defraction.learning.openset import features, log_sum_exp
+from defraction.learning.train import resample
+
+COLUMNS = (
+    "by", "value", "crystals", "patterns", "accuracy_label", "accuracy_label_low", "accuracy_label_high",
+    "accuracy_label_resolved", "accuracy_space_group", "accuracy_ensemble", "accuracy_ensemble_low",
+    "accuracy_ensemble_high", "flagged",
+)  # fmt: skip
+SMALLEST_SPACING = 3.0  # px between neighbouring spots from which a pattern counts as resolved
+FEWEST = 3  # crystals of a prototype that gets a row of its own
+TIE = 1e-9
+
+
+def read(path: Path, trained: Path) -> tuple[list[dict[str, Any]], int]:
+    """Rows of the table that are not in the training table, as keywords of `materials.Material`; and how many are."""
+    known = {(amounts(m.formula), m.space_group) for m in materials.read_table(trained).values()}
+    rows, inside = [], 0
+    with path.open(newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            if (amounts(row["formula"]), int(row["space_group"])) in known:
+                inside += 1
+            else:
+                rows.append(row)
+    return rows, inside
+
+
+def amounts(formula: str) -> tuple:
+    """The composition of a formula, whatever the order of its elements and its brackets."""
+    from pymatgen.core import Composition
+
+    reduced = Composition(formula).reduced_composition.get_el_amt_dict()
+    return tuple(sorted((element, round(amount, 4)) for element, amount in reduced.items()))
+
+
+def crystal(row: dict[str, str]):
+    """The atoms of a row."""
+    from ase.spacegroup import crystal as build
+
+    elements, places = [], []
+    for site in row["sites"].split(";"):
+        element, _, xyz = site.split(":")
+        elements.append(re.match("[A-Z][a-z]?", element)[0])
+        places.append([float(value) for value in xyz.split(",")])
+    a = float(row["a_angstrom"])
+    atoms = build(elements, places, spacegroup=int(row["space_group"]), setting=int(row["setting"]),
+                  cellpar=[a, a, a, 90, 90, 90], symprec=1e-4)  # fmt: skip
+    atoms.info = {"reference_cell": atoms.cell.tolist()}
+    return atoms
+
+
+def resolved(axis: Sequence[int], a: float, voltage: float, length: float, pixel_mm: float, beams: Any) -> bool:
+    """Whether the shortest allowed reflection of the zone lies at least `SMALLEST_SPACING` pixels from the centre."""
+    return 1e3 * length * wavelength(voltage) * beams / a / pixel_mm >= SMALLEST_SPACING
+
+
+def measure(rows, classifier: Classifier, settings: dict, repeat: tuple, copies: int, device: str) -> list[dict]:
+    """One record per crystal: credit by label and by group of its patterns, and its ensemble over all zone axes."""
+    from defraction.learning.labels import allowed_reflections
+
+    card, table = classifier.card, classifier.table
+    given, groups = space_group_given_label(table), space_groups_of(table)
+    angles = copy_angles(copies, card["settings"]["augmentation"]["rotation"])
+    out = []
+    for number, row in enumerate(rows):
+        group, a = int(row["space_group"]), float(row["a_angstrom"])
+        data = simulate(crystal(row), settings, device, repeat=repeat)
+        axes = [tuple(axis) for axis in data["uvw"].values.tolist()]
+        x, y = (np.asarray(data[name].values, dtype=float) for name in ("x", "y"))
+        grey = display(
+            data["intensity"].values[:, :, :, 0], x, y, card["display"]["beam_stop"], card["display"]["decades"]
+        )
+        clear = np.zeros(grey.shape[:3], dtype=bool)
+        for i, axis in enumerate(axes):
+            shortest = np.sqrt((allowed_reflections(group, axis)[0] ** 2).sum())
+            for j, voltage in enumerate(settings["voltages"]):
+                for k, length in enumerate(settings["camera_lengths"]):
+                    clear[i, j, k] = resolved(axis, a, voltage, length, classifier.frame.pixel_mm, shortest)
+        images = torch.from_numpy(grey.reshape(-1, 1, *grey.shape[-2:])).float()
+        logs, scores = [], []
+        for angle in angles:
+            n = len(images)
+            turned = resample(images, np.full(n, np.radians(angle)), np.zeros((n, 2)), np.ones(n)) if angle else images
+            found, logits = features(classifier.network, turned, card["precision"])
+            logs.append(logits - log_sum_exp(logits)[:, None])
+            if classifier.statistics is not None:
+                scores.append(classifier.statistics.scores(found, logits)[classifier.openset["score"]])
+        logs = np.stack(logs)
+        truth = np.repeat(true_labels(table, group, axes), clear[0].size)
+        by_group = np.exp(logs) @ given
+        right = groups.index(group)
+        top = by_group.max(axis=-1, keepdims=True)
+        tied = by_group >= top * (1 - TIE)
+        keep = clear.ravel()
+        hits = (logs.argmax(-1) == truth).mean(axis=0)
+        together = np.log(np.maximum(by_group, 1e-12)).mean(axis=(0, 1))
+        flagged = np.mean(scores, axis=0) > classifier.openset["threshold"] if scores else np.full(len(hits), np.nan)
+        out.append(
+            {
+                "row": row,
+                "patterns": len(hits),
+                "unresolved": int((~keep).sum()),
+                "label": float(hits.mean()),
+                "resolved": float(hits[keep].mean()) if keep.any() else float("nan"),
+                "group": float((tied[..., right] / tied.sum(-1)).mean()),
+                "ensemble": float(together.argmax() == right),
+                "flagged": float(flagged.mean()),
+            }
+        )
+        if number % 20 == 19:
+            print(f"{number + 1} of {len(rows)} crystals", flush=True)
+    return out
+
+
+def summarise(records: list[dict], samples: int, seed: int) -> list[dict]:
+    """Rows of the table: all, by group, by prototype of at least `FEWEST` crystals; crystals have equal weight."""
+    parts: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    for record in records:
+        row = record["row"]
+        name = f"{row['space_group']} {row['prototype_name'] or row['prototype']}"
+        for key in (("all", "all"), ("space_group", row["space_group"]), ("prototype", name)):
+            parts[key].append(record)
+    out = []
+    order = {"all": 0, "space_group": 1, "prototype": 2}
+    for (by, value), found in sorted(parts.items(), key=lambda item: (order[item[0][0]], -len(item[1]), item[0][1])):
+        if by == "prototype" and len(found) < FEWEST:
+            continue
+        label = np.array([record["label"] for record in found])
+        together = np.array([record["ensemble"] for record in found])
+        low, high = cluster_bootstrap(label, samples, seed)
+        ensemble_low, ensemble_high = wilson(float(together.mean()), len(together))
+        values = (
+            by, value, len(found), sum(record["patterns"] for record in found), float(label.mean()), low, high,
+            float(np.nanmean([record["resolved"] for record in found])),
+            float(np.mean([record["group"] for record in found])), float(together.mean()), ensemble_low, ensemble_high,
+            float(np.mean([record["flagged"] for record in found])),
+        )  # fmt: skip
+        out.append(dict(zip(COLUMNS, values, strict=True)))
+    return out
+
+
+def main() -> None:
+    """Read, simulate, answer, count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("materials", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("unseen_crystals.csv"))
+    parser.add_argument("--trained", type=Path, default=Path(__file__).resolve().parents[1] / "resources/materials.csv")
+    parser.add_argument("--copies", type=int, default=1, help="turned copies of each pattern")
+    parser.add_argument("--most", type=int, default=0, help="crystals of each space group, 0: all")
+    parser.add_argument("--repeat", type=int, nargs=3, default=(40, 30, 20))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    classifier = Classifier.load(arguments.model, arguments.device)
+    settings = classifier.card["image"].get("diffraction")
+    if not settings:
+        raise SystemExit(f"{arguments.model}: the card does not state how its patterns were simulated; train it again")
+    rows, inside = read(arguments.materials, arguments.trained)
+    if arguments.most:
+        rng = np.random.default_rng(arguments.seed)
+        by_group = defaultdict(list)
+        for row in rows:
+            by_group[row["space_group"]].append(row)
+        rows = [found[i] for found in by_group.values() for i in sorted(rng.permutation(len(found))[: arguments.most])]
+    groups = dict(Counter(row["space_group"] for row in rows))
+    print(f"{len(rows)} crystals, by group {groups}; {inside} more are in the training table")
+    started = time.process_time()
+    simulated = {**settings, "debye_waller": {}, "average_snapshots": False}
+    records = measure(rows, classifier, simulated, tuple(arguments.repeat), arguments.copies, arguments.device)
+    table = summarise(records, 2000, arguments.seed)
+    unresolved = sum(record["unresolved"] for record in records)
+    whole = sum(record["patterns"] for record in records)
+    print(f"{unresolved} of {whole} patterns have spots nearer than {SMALLEST_SPACING:g} pixels (not `resolved`)")
+    print(f"{'':40} crystals  label (95 %)            resolved  group  16 axes (95 %)          flagged")
+    for row in table:
+        label = f"{row['accuracy_label']:6.1%} ({row['accuracy_label_low']:6.1%} to {row['accuracy_label_high']:6.1%})"
+        low, high = row["accuracy_ensemble_low"], row["accuracy_ensemble_high"]
+        together = f"{row['accuracy_ensemble']:6.1%} ({low:6.1%} to {high:6.1%})"
+        print(
+            f"{row['value'][:40]:40} {row['crystals']:8d}  {label}  {row['accuracy_label_resolved']:6.1%}  "
+            f"{row['accuracy_space_group']:6.1%}  {together}  {row['flagged']:6.1%}"
+        )
+    with arguments.output.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    facts = {
+        "rows": table,
+        "crystals": len(rows),
+        "also_in_training_table": inside,
+        "unresolved_patterns": unresolved,
+        "patterns": whole,
+        "copies": arguments.copies,
+        "repeat": list(arguments.repeat),
+        "training_digest": classifier.card["data"]["training_digest"],
+    }
+    arguments.output.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(f"{time.process_time() - started:.0f} CPU s; {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
