@@ -24,7 +24,7 @@ from defraction.defects.dislocation import (
 )
 from defraction.defects.strain import cubic_stiffness
 from defraction.hosts import read_hosts
-from defraction.structures import check_standard_orientation
+from defraction.orientation import check_standard_orientation
 
 HOSTS = read_hosts(Path(__file__).parents[2] / "resources" / "hosts.csv")
 SETTINGS = {"count": 4, "spacing": 32.0, "size": [160.0, 120.0], "line_repeat": 16}

@@ -19,7 +19,8 @@ from defraction.defects.strain import (
     voigt,
 )
 from defraction.hosts import read_hosts, unit_cell
-from defraction.structures import check_standard_orientation, read_structures, write_structures
+from defraction.orientation import check_standard_orientation
+from defraction.structures import read_structures, write_structures
 
 HOSTS = read_hosts(Path(__file__).parents[2] / "resources" / "hosts.csv")
 PLANES = [[0, 0, 1], [1, 1, 0], [1, 1, 1], [1, -1, 2], [3, 1, -2]]

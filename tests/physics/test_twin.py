@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from defraction.defects.dislocation import neighbour_kinds
 from defraction.defects.twin import FRAMES, build, build_control
 from defraction.hosts import BASIS, read_hosts
-from defraction.structures import check_standard_orientation
+from defraction.orientation import check_standard_orientation
 
 HOSTS = read_hosts(Path(__file__).parents[2] / "resources" / "hosts.csv")
 SETTINGS = {"size": [160.0, 120.0, 80.0]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spglib
-from ase.data import atomic_numbers, reference_states
+from ase.data import atomic_masses, atomic_numbers, reference_states
 from pymatgen.core import Element
 
 from defraction.hosts import BASIS, CENTRING, SPACE_GROUP, oriented_cell, read_hosts, unit_cell
@@ -75,11 +75,32 @@ def test_the_cell_has_its_space_group_and_neighbours(name):
         assert {tuple(p) for p in np.round((atoms.get_scaled_positions() + shift) % 1, 9)} == points
 
 
+@pytest.mark.parametrize("name", [name for name, host in HOSTS.items() if host.debye_temperature])
+def test_the_debye_temperature_is_near_that_of_the_sound_waves(name):
+    """Anderson 1963 (10.1016/0022-3697(63)90067-2): the mean velocity of sound and the density of atoms give a Debye
+    temperature. Real crystals have softer short waves than sound would have, most of all with two atoms per cell, so
+    that of the mean square displacement is lower; the density of states or X-rays gave ours."""
+    host = HOSTS[name]
+    c11, c12, c44 = host.c11, host.c12, host.c44
+    bulk = (c11 + 2 * c12) / 3
+    voigt, reuss = (c11 - c12 + 3 * c44) / 5, 5 * (c11 - c12) * c44 / (4 * c44 + 3 * (c11 - c12))
+    shear = (voigt + reuss) / 2
+    volume = host.lattice_parameter**3 / len(unit_cell(host))  # Å^3 per atom
+    density = atomic_masses[atomic_numbers[name]] * 1.66053907e-27 / (volume * 1e-30)
+    transverse, longitudinal = (1e9 * modulus / density for modulus in (shear, bulk + 4 / 3 * shear))
+    velocity = ((2 * transverse**-1.5 + longitudinal**-1.5) / 3) ** (-1 / 3)
+    sound = 1.054571817e-34 / 1.380649e-23 * velocity * (6 * np.pi**2 / (volume * 1e-30)) ** (1 / 3)
+    low, high = (0.65, 0.95) if host.crystal_structure == "diamond" else (0.8, 1.1)
+    assert low < host.debye_temperature / sound < high, f"{host.debye_temperature / sound:.2f}"
+
+
 def test_every_value_has_its_source():
     with open(TABLE, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             assert None not in row, row["name"]  # as many fields as columns
-            assert all(len(row[f"{what}_reference"]) > 10 for what in ("lattice", "elastic", "moment")), row["name"]
+            assert all(len(row[f"{what}_reference"]) > 10 for what in ("lattice", "elastic", "moment", "debye")), row[
+                "name"
+            ]
             assert float(row["magnetic_moment"]) == 0 or "start value" in row["moment_reference"]
 
 
@@ -101,6 +122,8 @@ def test_diamond_can_be_turned_like_the_others():
         ({"c12": 200.0}, "not a mechanically stable"),
         ({"c44": "soft"}, "column c44: 'soft' is not a number"),
         ({"elastic_reference": ""}, "column elastic_reference is missing"),
+        ({"debye_temperature": "cold"}, "column debye_temperature: 'cold' is no positive number"),
+        ({"debye_temperature": -1.0}, "column debye_temperature: '-1.0' is no positive number"),
     ],
 )
 def test_impossible_rows_are_refused(tmp_path, change, fault):

@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.io import read as ase_read
 
 from defraction.hosts import oriented_cell, read_hosts, select_host, unit_cell
-from defraction.structures import check_standard_orientation, read_structures, standard_orientation, write_structures
+from defraction.orientation import check_standard_orientation, standard_orientation
+from defraction.structures import read_structures, write_structures
 
 # What ten decimals of a fractional coordinate leave in a cell of 200 Å, with a wide margin.
 ROUND_TRIP = 1e-6

@@ -1,0 +1,340 @@
+"""The first-principles numbers of docs/validation.md: each row of each table is one computation of this script.
+
+    python benchmarks/first_principles.py lattice --host Al --mesh 11 13 17 21 25
+    python benchmarks/first_principles.py shear --mesh 25 29 33 37 --width 0.2 0.4
+    python benchmarks/first_principles.py elastic --mesh 33 --width 0.4
+    python benchmarks/first_principles.py vacancy --host Al --supercell 2 --mesh 4 6 8
+    python benchmarks/first_principles.py library
+    python benchmarks/first_principles.py motion --supercell 2 --temperature 300 --seeds 3
+
+Rows go to resources/validation/NAME.json as they are found, with their settings and the CPU time they took; what stands
+there is not computed again, and a killed run goes on from its restart state. One core, one thread.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow/scripts"))
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+from ase.io import read  # noqa: E402
+
+from defraction.first_principles import aimd, elastic, lattice, relax  # noqa: E402
+from defraction.first_principles.calculator import Ladder, calculator  # noqa: E402
+from defraction.first_principles.library import Library  # noqa: E402
+from defraction.first_principles.settings import settings_for  # noqa: E402
+from defraction.hosts import read_hosts, unit_cell  # noqa: E402
+
+RESULTS = ROOT / "resources/validation"
+STATE = ROOT / "results/.restart/validation"
+GIGAPASCAL = 160.21766208  # in eV/Å^3
+
+
+class Table:
+    """Rows of one JSON file, each computed once."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.path = name, RESULTS / f"{name}.json"
+        self.rows = json.loads(self.path.read_text())["rows"] if self.path.exists() else []
+
+    def row(self, key: dict, settings: dict, compute) -> dict:
+        """The row with `key`, by `compute(restart_dir, log)` if it is not there."""
+        for row in self.rows:
+            if row["key"] == key:
+                return row
+        digest = hashlib.sha256(json.dumps([self.name, key, settings], sort_keys=True).encode()).hexdigest()[:16]
+        folder = STATE / self.name / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        spent = time.process_time()
+        with open(folder / "calculator.txt", "a") as log:
+            result = compute(folder, log)
+        row = {"key": key, **result, "settings": settings, "cpu_seconds": round(time.process_time() - spent, 1)}
+        self.rows.append(row)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        command = f"python benchmarks/first_principles.py {' '.join(sys.argv[1:])}"
+        row["command"] = command
+        self.path.write_text(json.dumps({"rows": self.rows}, indent=1) + "\n")
+        print(self.name, key, {k: v for k, v in result.items() if isinstance(v, float)}, flush=True)
+        return row
+
+
+def electronic(arguments, **values) -> dict:
+    given = {"cutoff": arguments.cutoff, **values}
+    return {"electronic": {key: value for key, value in given.items() if value is not None}}
+
+
+def run_lattice(arguments, hosts) -> None:
+    table = Table(f"lattice-{arguments.host.lower()}")
+    host = vars(hosts[arguments.host])
+    for width in arguments.width or [None]:
+        for points in arguments.mesh:
+            overrides = electronic(arguments, kpoints=[points] * 3, width=width)
+            settings = settings_for(host, arguments.preset, "lattice", overrides=overrides)
+            key = {k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}
+
+            def compute(folder, log, settings=settings):
+                found = lattice.equation_of_state(host, settings, folder, log)
+                return {k: v for k, v in found.items() if k != "settings"}
+
+            table.row(key, settings, compute)
+
+
+def run_shear(arguments, hosts) -> None:
+    """C44 of Al alone, from one sheared primitive cell (engineering strain 0.01)."""
+    table = Table("shear-al")
+    host = vars(hosts["Al"])
+    crystal = elastic.strained(elastic.bulk("Al", "fcc", a=arguments.lattice_parameter), "shear", 0.01)
+    for width in arguments.width:
+        for points in arguments.mesh:
+            overrides = electronic(arguments, kpoints=[points] * 3, width=width)
+            settings = settings_for(host, arguments.preset, "elastic", overrides=overrides)
+            key = {k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}
+
+            def compute(folder, log, settings=settings):
+                image = crystal.copy()
+                image.calc = Ladder(calculator, settings, log)
+                return {"c44": float(image.get_stress()[3] * GIGAPASCAL / 0.01)}
+
+            table.row({**key, "lattice_parameter": arguments.lattice_parameter}, settings, compute)
+
+
+def run_elastic(arguments, hosts) -> None:
+    table = Table(f"elastic-{arguments.host.lower()}")
+    host = vars(hosts[arguments.host])
+    for width in arguments.width:
+        for points in arguments.mesh:
+            overrides = electronic(arguments, kpoints=[points] * 3, width=width)
+            settings = settings_for(host, arguments.preset, "elastic", overrides=overrides)
+            key = {k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}
+
+            def compute(folder, log, settings=settings):
+                a = arguments.lattice_parameter
+                found = elastic.elastic_constants(host, a, settings, folder, log)
+                return {k: v for k, v in found.items() if k != "settings"}
+
+            table.row({**key, "lattice_parameter": arguments.lattice_parameter}, settings, compute)
+
+
+def run_vacancy(arguments, hosts) -> None:
+    """Vacancy in n x n x n cells; the perfect crystal is one cell on the mesh that folds onto the supercell's."""
+    table = Table(f"vacancy-{arguments.host.lower()}")
+    host, n = hosts[arguments.host], arguments.supercell
+    for points in arguments.mesh:
+        perfect, defect = (
+            settings_for(vars(host), arguments.preset, "relax", overrides=electronic(arguments, kpoints=[mesh] * 3))
+            for mesh in (points * n, points)
+        )
+        key = {"supercell": n, **{k: defect["electronic"][k] for k in ("cutoff", "kpoints", "width")}}
+
+        def compute(folder, log, perfect=perfect, defect=defect):
+            cell = unit_cell(host, arguments.lattice_parameter)
+            _, whole = relax.relax(cell, perfect, calculator, folder / "perfect", log)
+            atoms = cell.repeat(n)
+            del atoms[0]
+            _, summary = relax.relax(atoms, defect, calculator, folder / "vacancy", log)
+            reference = len(atoms) * whole["energy"] / whole["atoms"]
+            return {
+                "formation_energy": summary["energy"] - reference,
+                "unrelaxed_formation_energy": summary["history"][0]["energy"] - reference,
+                "energy_per_atom": whole["energy"] / whole["atoms"],
+                "energy": summary["energy"],
+                "magnetic_moment": summary["magnetic_moment"],
+                "largest_force": summary["largest_force"],
+                "displacements": summary["displacements"],
+                "steps": summary["steps"],
+                "rung": max(summary["rung"], whole["rung"]),
+            }
+
+        table.row({**key, "lattice_parameter": arguments.lattice_parameter}, defect, compute)
+
+
+def run_library(arguments, hosts) -> None:
+    """Formation energies of the vacancies in resources/structures; perfect crystal as in `run_vacancy`."""
+    table = Table("vacancy-library")
+    for entry in Library(ROOT / "resources/structures").entries:
+        n, defect = entry.params["supercell"], entry.params.get("defect") or {}
+        if defect.get("kind") != "vacancy" or entry.params["first_principles"]["preset"] != arguments.preset:
+            continue
+        settings = json.loads(json.dumps(entry.settings))
+        points = settings["electronic"]["kpoints"]
+        settings["electronic"]["kpoints"] = [k * m for k, m in zip(points, n, strict=True)]
+        vacancy = read(entry.file("extxyz"))
+        cell = unit_cell(hosts[entry.params["host"]["name"]], vacancy.cell.lengths()[0] / n[0])
+
+        def compute(folder, log, cell=cell, settings=settings, vacancy=vacancy):
+            _, whole = relax.relax(cell, settings, calculator, folder, log)
+            per_atom = whole["energy"] / whole["atoms"]
+            return {
+                "formation_energy": vacancy.get_potential_energy() - len(vacancy) * per_atom,
+                "energy_per_atom": per_atom,
+                "magnetic_moment_per_atom": (whole["magnetic_moment"] or 0.0) / whole["atoms"],
+            }
+
+        table.row({"entry": entry.stem.name, "kpoints": points}, settings, compute)
+
+
+def run_motion(arguments, hosts) -> None:
+    """Molecular dynamics over seeds, one table per protocol and temperature."""
+    n, kelvin, protocol = arguments.supercell, arguments.temperature, arguments.protocol
+    host = hosts[arguments.host]
+    table = Table(f"motion-{arguments.host.lower()}-{protocol}-{kelvin:g}K-{n}x{n}x{n}")
+    atoms = unit_cell(host, arguments.lattice_parameter).repeat(n)
+    overrides = electronic(arguments)
+    given = {"equilibration": arguments.equilibration, "snapshots": arguments.snapshots, "every": arguments.every}
+    overrides["aimd"] = {key: value for key, value in given.items() if value is not None}
+    if arguments.mesh:
+        overrides["electronic"]["kpoints"] = arguments.mesh * 3
+    for seed in range(1, arguments.seeds + 1):
+        settings = settings_for(
+            vars(host), arguments.preset, "aimd", supercell=[n] * 3, temperature=kelvin, protocol=protocol, seed=seed,
+            overrides=overrides,
+        )  # fmt: skip
+
+        def compute(folder, log, settings=settings):
+            theta = getattr(host, "debye_temperature", None)
+            _, summary = aimd.run(atoms, settings, calculator, folder, log, debye_temperature=theta)
+            return {k: v for k, v in summary.items() if k != "settings"}
+
+        key = {"seed": seed, **{k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}}
+        table.row({**key, "lattice_parameter": arguments.lattice_parameter}, settings, compute)
+
+
+def tables() -> dict[str, str]:
+    """The tables of docs/validation.md that rows of results make, by name."""
+    out = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        rows = json.loads(path.read_text())["rows"]
+        if path.stem.startswith("motion"):
+            lines = [MOTION, "|---|---|---|---|---|---|---|---|"]
+            lines += [_motion(row) for row in rows]
+        else:
+            kind = path.stem.partition("-")[0]
+            head, cells = TABLES["library" if path.stem == "vacancy-library" else kind]
+            lines = [f"| {' | '.join(head)} | CPU s |", "|---" * (len(head) + 1) + "|"]
+            lines += [f"| {' | '.join(cells(row))} | {row['cpu_seconds']:.0f} |" for row in rows]
+        out[path.stem] = "\n".join(lines)
+    out["shells"] = _shells()
+    return out
+
+
+def _mesh(points: list[int]) -> str:
+    return f"{points[0]}³" if len(set(points)) == 1 else " x ".join(map(str, points))
+
+
+def _electronic(row: dict) -> list[str]:
+    return [f"{row['key']['cutoff']:g} eV, {_mesh(row['key']['kpoints'])}, {row['key']['width']:g} eV"]
+
+
+TABLES = {
+    "lattice": (
+        ["cutoff, mesh, width", "a [Å]", "B [GPa]", "moment [muB]"],
+        lambda row: (
+            _electronic(row)
+            + [
+                f"{row['lattice_parameter']:.4f}",
+                f"{row['bulk_modulus']:.1f}",
+                f"{row['magnetic_moment_per_atom']:.2f}",
+            ]
+        ),
+    ),
+    "shear": (["cutoff, mesh, width", "C44 [GPa]"], lambda row: [*_electronic(row), f"{row['c44']:.1f}"]),
+    "elastic": (
+        ["cutoff, mesh, width", "C11", "C12", "C44 [GPa]", "misfit of the shears [GPa]"],
+        lambda row: (
+            _electronic(row)
+            + [f"{row[c]:.1f}" for c in ("c11", "c12", "c44")]
+            + [f"{row['fit_residual']['shear']:.2f}"]
+        ),
+    ),
+    "vacancy": (
+        ["supercell", "cutoff, mesh, width", "E_f [eV]", "unrelaxed", "shells [Å]"],
+        lambda row: (
+            [f"{row['key']['supercell']}³", *_electronic(row)]
+            + [f"{row['formation_energy']:.3f}", f"{row['unrelaxed_formation_energy']:.3f}"]
+            + [_groups(row["displacements"]["groups"])]
+        ),
+    ),
+    "library": (
+        ["entry", "mesh", "E_f [eV]"],
+        lambda row: [row["key"]["entry"], _mesh(row["key"]["kpoints"]), f"{row['formation_energy']:.3f}"],
+    ),
+}
+"""Columns of a table and what a row puts into them, by the first word of its file."""
+
+MOTION = (
+    "| seed | snapshots | temperature [K] | rms x [Å] | largest x [Å] | below 0.04, 0.08 in x | largest length [Å] | "
+    "below 0.04, 0.08 |"
+)
+
+
+def _groups(groups: list[dict]) -> str:
+    moving = [group for group in groups if group["length"] > 1e-3]
+    rest = sum(group["atoms"] for group in groups) - sum(group["atoms"] for group in moving)
+    parts = [f"{group['atoms']} x {group['length']:.4f}" for group in moving]
+    return ", ".join([*parts, f"{rest} below 0.001" if rest else ""]).rstrip(", ")
+
+
+def _motion(row: dict) -> str:
+    mean = row["mean"]
+    cells = [row["key"]["seed"], len(row["snapshots"]), f"{sum(row['temperatures']) / len(row['temperatures']):.0f}"]
+    cells += [f"{mean['x_rms']:.3f}", f"{mean['x_largest']:.3f}"]
+    cells += [f"{mean['x_below_0.04']:.1f}, {mean['x_below_0.08']:.1f}", f"{mean['length_largest']:.3f}"]
+    cells += [f"{mean['length_below_0.04']:.1f}, {mean['length_below_0.08']:.1f}"]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _shells() -> str:
+    lines = ["| entry | mesh | number x length [Å] |", "|---|---|---|"]
+    for entry in Library(ROOT / "resources/structures").entries:
+        summary = json.loads(entry.file("json").read_text())
+        if "displacements" in summary and entry.params["first_principles"]["preset"] == "paper":
+            mesh = _mesh(summary["settings"]["electronic"]["kpoints"])
+            lines.append(f"| {entry.stem.name} | {mesh} | {_groups(summary['displacements']['groups'])} |")
+    return "\n".join(lines)
+
+
+def run_tables(arguments, hosts) -> None:
+    """Put the tables into docs/validation.md, between `<!-- table NAME -->` and `<!-- end -->`."""
+    path = ROOT / "docs/validation.md"
+    text = path.read_text()
+    for name, table in tables().items():
+        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.DOTALL)
+    path.write_text(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="what", required=True)
+    for name in ("lattice", "shear", "elastic", "vacancy", "library", "motion", "tables"):
+        command = commands.add_parser(name)
+        command.add_argument("--host", default="Al")
+        command.add_argument("--preset", default="paper", choices=["smoke", "laptop", "paper"])
+        command.add_argument("--cutoff", type=float, help="in place of the preset's [eV]")
+        command.add_argument("--lattice-parameter", type=float, default=4.0408, help="[Å]")
+        command.add_argument("--mesh", type=int, nargs="*", default=[], help="points per edge of the cell")
+        command.add_argument("--width", type=float, nargs="*", default=[], help="of the smearing [eV]")
+        command.add_argument("--supercell", type=int, default=2, help="cells along each edge")
+        if name == "motion":
+            command.add_argument("--temperature", type=float, required=True, help="[K]")
+            command.add_argument("--protocol", default="equilibrated", choices=["equilibrated", "published"])
+            command.add_argument("--seeds", type=int, default=3)
+            for option in ("equilibration", "snapshots", "every"):
+                command.add_argument(f"--{option}", type=int, help="in place of the preset's [steps]")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    hosts = read_hosts(ROOT / "resources/hosts.csv")
+    globals()[f"run_{arguments.what}"](arguments, hosts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""`defraction build`: every kind of the configuration as a single structure, and faults in one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import ase.io
+import gemmi
+import numpy as np
+import pytest
+from pymatgen.io.cif import CifParser
+
+from defraction import build_command, cli, config
+from defraction.hosts import read_hosts
+from defraction.structures import read_structures
+
+SMALL = {
+    "pristine": "",
+    "strain": "--component xy --value -0.03 --repeat 4 4 4",
+    "vacancy": "--supercell 2 2 2",
+    "substitution": "--supercell 2 1 1 --solute Si",
+    "interstitial": "--supercell 2 2 2 --solute C --site octahedral",
+    "random_defects": "--concentration 0.25 --repeat 4 4 4",
+    "random_displacements": "--fraction 0.03 --repeat 3 3 3",
+    "dislocation": "--count 2 --spacing 20 --size 48 32 --line-repeat 3",
+    "twin": "--size 24 30 20",
+}
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch, capsys):
+    """Runs `defraction build` in an empty folder: exit status, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(text: str):
+        monkeypatch.setattr(sys, "argv", ["defraction", "build", *text.split()])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+def test_the_small_set_holds_every_kind_but_the_one_that_needs_gpaw():
+    assert {*SMALL, "thermal"} == set(config.KINDS)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_kind_comes_as_two_files_that_other_programs_read_alike(build, kind):
+    status, out, err = build(f"--host Al --kind {kind} {SMALL[kind]} -o x.cif")
+    assert status == 0, err
+    assert kind.replace("random_displacements", "displaced").replace("random_defects", "random") in out
+    written = ase.io.read("x.extxyz")
+    origin = read_structures("x.cif")[0].info["origin"]
+    assert origin["command"] == "defraction build"
+    assert origin["condition"] == json.loads(json.dumps(origin["condition"]))
+    assert origin["host"]["name"] == "Al"
+    assert {"settings", "seed", "version", "code"} <= set(origin)
+    # The same cell and positions to 1e-5 Å in three programs that share no code with us.
+    ours = np.asarray(written.cell)
+    by_ase = ase.io.read("x.cif")
+    by_pymatgen = CifParser("x.cif", site_tolerance=0, frac_tolerance=0).parse_structures(primitive=False)[0]
+    by_gemmi = gemmi.read_small_structure("x.cif")
+    cells = {
+        "ase": (np.asarray(by_ase.cell), by_ase.get_scaled_positions(wrap=False), by_ase.get_chemical_symbols()),
+        "pymatgen": (
+            by_pymatgen.lattice.matrix,
+            by_pymatgen.frac_coords,
+            [site.specie.symbol for site in by_pymatgen],
+        ),
+        "gemmi": (
+            np.array(by_gemmi.cell.orth.mat.tolist()).T,
+            np.array([site.fract.tolist() for site in by_gemmi.sites]),
+            [site.element.name for site in by_gemmi.sites],
+        ),
+    }
+    for name, (cell, fractions, symbols) in cells.items():
+        assert len(symbols) == len(written), name
+        metric = cell @ cell.T  # pymatgen orients cells its own way
+        np.testing.assert_allclose(metric, ours @ ours.T, rtol=1e-7, atol=1e-7, err_msg=name)
+        expected = written.cell.scaled_positions(written.positions)
+        assert sorted(symbols) == sorted(written.get_chemical_symbols()), name
+        shifts = fractions - expected if name != "pymatgen" else _nearest(fractions, expected)
+        shifts -= np.round(shifts)
+        assert np.linalg.norm(shifts @ ours, axis=1).max() < 1e-5, name
+
+
+def _nearest(fractions, expected):
+    """Shift of each point from the nearest expected one; pymatgen sorts sites."""
+    shifts = fractions[:, None] - expected[None]
+    shifts -= np.round(shifts)
+    nearest = np.linalg.norm(shifts, axis=2).argmin(axis=1)
+    assert len(set(nearest)) == len(expected)
+    return shifts[np.arange(len(fractions)), nearest]
+
+
+def test_several_defects_stand_in_one_supercell(build):
+    build("--host Al --kind vacancy --supercell 3 3 3 --count 4 --minimum-separation 5 --seed 3 -o x.cif")
+    atoms = read_structures("x.cif")[0]
+    assert len(atoms) == 104
+    build("--host Al --kind substitution --solute Si --supercell 2 2 2 --positions [[0,0,0],[1,0.5,0.5]] -o y.cif")
+    silicon = read_structures("y.cif")[0]
+    fractions = silicon.get_scaled_positions()[silicon.symbols == "Si"]
+    np.testing.assert_allclose(sorted(fractions.tolist()), [[0, 0, 0], [0.5, 0.25, 0.25]], atol=1e-9)
+
+
+def test_a_structure_is_that_of_the_study_with_the_same_seed(build):
+    from defraction.conditions import seed_of
+    from defraction.defects.displacements import build_samples
+
+    build("--host Fe --kind random_defects --concentration 0.1 --repeat 3 3 3 --seed 7 -o x.cif")
+    found = read_structures("x.extxyz")[0]
+    origin = found.info["origin"]
+    settings = {key: value for key, value in origin["settings"].items() if key != "family"}
+    hosts = read_hosts(build_command.ROOT / "resources/hosts.csv")
+    expected = build_samples(hosts["Fe"], settings, seed_of(7, origin["condition"]))[0]
+    np.testing.assert_allclose(found.positions, expected.positions, atol=1e-8)  # as written
+
+
+def test_the_control_is_the_same_specimen_without_the_defect(build):
+    build("--host Al --kind twin --size 24 30 20 -o x.cif")
+    build("--host Al --kind twin --size 24 30 20 --control -o y.cif")
+    twin, control = read_structures("x.cif")[0], read_structures("y.cif")[0]
+    assert len(twin) == len(control)
+    np.testing.assert_allclose(twin.cell, control.cell)
+    assert not np.allclose(twin.positions, control.positions)
+
+
+def test_a_relaxed_cell_comes_from_the_library_where_it_is_there(build, root):
+    status, _, err = build("--host Al --kind vacancy --supercell 2 2 2 --preset paper -o x.cif")
+    assert status == 0, err
+    atoms = read_structures("x.cif")[0]
+    shipped = ase.io.read(root / "resources/structures/al-vacancy-2x2x2.extxyz")
+    np.testing.assert_allclose(atoms.cell.lengths(), shipped.cell.lengths(), atol=1e-7)
+    shifts = atoms.positions - shipped.positions
+    shifts -= np.round(shifts / atoms.cell.lengths()) * atoms.cell.lengths()
+    assert np.abs(shifts).max() < 1e-7
+    assert atoms.info["origin"]["first_principles"]["relax"]["library"] == "al-vacancy-2x2x2"
+
+
+def test_gpaw_computes_what_the_library_lacks_and_keeps_log_and_summary(tmp_path, root):
+    command = "build --host Al --kind thermal --supercell 1 1 1 --temperature 300 --preset smoke -o x.cif"
+    environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
+    done = subprocess.run(
+        [sys.executable, "-m", "defraction.cli", *command.split()],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "al-thermal-300K-1x1x1-smoke" in done.stdout
+    summary = json.loads((tmp_path / "x.json").read_text())
+    assert summary["settings"]["aimd"]["temperature"] == 300
+    assert 0.06 < summary["debye"]["rms"]["classical"] < 0.14  # hosts.csv knows aluminium: about 0.1 Å at 300 K
+    assert (tmp_path / "x.gpaw.txt").stat().st_size > 1000
+    assert not list(tmp_path.glob(".*")), "restart state is gone once it is done"
+    assert "settings" in read_structures(tmp_path / "x.cif")[0].info["origin"]["first_principles"]["aimd"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--kind twin -o x.cif", "build needs --host"),
+        ("--host Alu --kind twin -o x.cif", "--host: unknown host 'Alu'; did you mean"),
+        ("--host Al --kind twinn -o x.cif", "unknown kind 'twinn'; did you mean 'twin'?"),
+        ("--host Al --kind twin --thicknes 3 -o x.cif", "unknown option --thicknes; did you mean --thickness?"),
+        ("--host Al --kind twin --solute C -o x.cif", "--solute: twin takes no such option"),
+        ("--host Al --kind twin --size 20 30 -o x.cif", "--size: takes 3 values, not 2"),
+        ("--host Al --kind strain --component xx -o x.cif", "--value: is missing"),
+        ("--host Al --kind strain --component xx --value 2 -o x.cif", "--value: strain 2 is beyond 0.2"),
+        ("--host Al --kind strain --component xx --value 0.01 0.02 -o x.cif", "a sweep belongs into a configuration"),
+        ("--host Al --kind substitution --supercell 2 2 2 --solute Sj -o x.cif", "'Sj' is no chemical element"),
+        ("--host Al --kind twin --potential no -o x.cif", "potential 'no' is neither a file nor one of"),
+        ("--host Al --kind twin --repeat 2 2 2 -o x.cif", "--repeat: twin takes no repeat"),
+        ("--host Al --kind twin --relax -o x.cif", "takes --potential default"),
+        ("--host Al --kind thermal --supercell 2 2 2 --temperature 300 -o x.cif", "add --preset smoke"),
+        ("--host Al --kind twin -o x.xyz", "ends in .cif or .extxyz"),
+        ("--host Al --kind vacancy --supercell 2 2 2 --cell relaxed -o x.cif", "--cell: a relaxed cell takes GPAW"),
+        ("--host Al --kind twin --source net -o x.cif", "neither library nor compute"),
+        ("--host Si --kind twin -o x.cif", "fcc"),
+    ],
+)
+def test_faults_are_one_line_that_says_how_to_mend_them(build, tmp_path, text, words):
+    status, out, err = build(text)
+    assert status == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert not out and not list(tmp_path.iterdir())
+
+
+def test_the_table_shows_every_option_of_every_kind_and_every_host(build, root):
+    status, out, _ = build("--list")
+    assert status == 0
+    for kind, model in config.KINDS.items():
+        section = out[out.index(f"\n{kind}: ") :].split("\n\n")[0]
+        for key in model.model_fields:
+            if key not in build_command.NOT_OPTIONS:
+                option = f"--{build_command.SWEEPS.get(key, key).replace('_', '-')}"
+                assert f"  {option} " in section, (kind, key)
+    for host in read_hosts(root / "resources/hosts.csv"):
+        assert f" {host} " in out
+    assert max(map(len, out.splitlines())) < 260
+
+
+def test_every_sweep_of_the_configuration_is_known():
+    lists = {
+        key
+        for model in config.KINDS.values()
+        for key, field in model.model_fields.items()
+        if str(field.annotation).startswith(("list", "typing.Annotated[list", "typing.Union[typing.Annotated[list"))
+        or "Tag(tag='list')" in str(field.annotation)
+    }
+    assert lists == {*build_command.SWEEPS, "positions"}  # several sites are one structure
