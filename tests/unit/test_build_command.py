@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -199,6 +200,7 @@ def test_the_table_shows_every_option_of_every_kind_and_every_host(build, root):
                 assert f"  {option} " in section, (kind, key)
     for host in read_hosts(root / "resources/hosts.csv"):
         assert f" {host} " in out
+    assert re.search(r"--count +1 ", out)  # one, not "yes"
     assert max(map(len, out.splitlines())) < 260
 
 

@@ -376,14 +376,17 @@ def _value(name: str, key: str, words: list[str], field) -> Any:
 def _default(field) -> str:
     if field.is_required():
         return "required"
-    value = field.default
-    if isinstance(value, tuple):
-        return " ".join(f"{x:g}" for x in value)
-    return (
-        {None: "none", False: "no", True: "yes"}.get(value, str(value))
-        if not isinstance(value, float)
-        else f"{value:g}"
-    )
+    match field.default:
+        case None:
+            return "none"
+        case bool(value):
+            return "yes" if value else "no"
+        case tuple(values):
+            return " ".join(f"{x:g}" for x in values)
+        case float(value):
+            return f"{value:g}"
+        case value:
+            return str(value)
 
 
 def _meaning(field) -> str:
