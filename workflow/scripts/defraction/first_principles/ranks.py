@@ -9,7 +9,6 @@ disagree on.
 
 import builtins
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from ase.calculators.calculator import Calculator, SCFError, all_changes
 
 from defraction.first_principles import worker
 from defraction.first_principles.calculator import Factory, calculator
+from defraction.processes import end_group, end_with
 
 log = logging.getLogger(__name__)
 
@@ -157,12 +157,7 @@ class Ranks:
         if self.process is None:
             return
         # The launcher ends its ranks, on other machines too, if it is asked to; what is left of it then dies.
-        for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, None)):
-            if self.process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(seconds)
+        end_group(self.process)
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         self.process.stdout.close()
@@ -176,7 +171,7 @@ class Ranks:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=partial(_end_with, os.getpid(), signal.SIGTERM),
+            preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
@@ -238,12 +233,3 @@ class OnRanks(Calculator):
         answer = self.ranks.request(question)
         self.new = None
         self.results = {key: np.array(value) if isinstance(value, list) else value for key, value in answer.items()}
-
-
-def _end_with(parent: int, number: int) -> None:
-    """Ask the kernel to send this process a signal when its parent dies, however it dies (Linux)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), number)
