@@ -18,9 +18,19 @@ def model(name="main", seed=1, **other):
     } | other  # fmt: skip
 
 
-def row(condition, accuracy, low=None, high=None, n=144, of="main-seed1", kind="vacancy", loss=(0.0, -0.02, 0.02)):
+def row(
+    condition,
+    accuracy,
+    low=None,
+    high=None,
+    n=144,
+    of="main-seed1",
+    kind="vacancy",
+    loss=(0.0, -0.02, 0.02),
+    control="",
+):
     return {
-        "model": of, "condition": condition, "kind": kind, "n_patterns": n, "n_copies": 4,
+        "model": of, "condition": condition, "control": control, "kind": kind, "n_patterns": n, "n_copies": 4,
         "accuracy_label": accuracy, "accuracy_label_low": accuracy - 0.05 if low is None else low,
         "accuracy_label_high": accuracy + 0.05 if high is None else high,
         "accuracy_space_group": 0.5, "accuracy_ensemble": 1.0, "limit_space_group": 0.6,
@@ -51,6 +61,29 @@ def test_a_printed_accuracy_is_within_above_or_below(accuracy, low, high, agrees
 def test_a_bound_holds_or_not(low, high, agrees):
     (found,) = compare(entry("al-strain-xx+4pct", 0.8, "<"), [row("al-strain-xx+4pct", 0.8, low, high)])
     assert found["agrees"] == agrees and found["difference"] is None
+
+
+@pytest.mark.parametrize(("control", "agrees"), [(0.95, "yes"), (0.65, "control")])
+def test_a_bound_says_nothing_where_the_control_is_below_it_too(control, agrees):
+    strained = row("al-strain-xx+4pct", 0.6, 0.5, 0.7, loss=(control - 0.6, -0.1, 0.4), control="al-pristine")
+    (found,) = compare(entry("al-strain-xx+4pct", 0.8, "<"), [strained, row("al-pristine", control)])
+    assert (found["agrees"], found["control"]) == (agrees, "al-pristine")
+    assert found["control_accuracy_label"] == pytest.approx(control)
+    assert found["control_accuracy_label_high"] == pytest.approx(control + 0.05)
+
+
+def test_the_control_of_a_pair_is_pooled_too():
+    pair = entry("pooled-twin", 0.338, members=("al-twin", "fe-twin"))
+    rows = [
+        row("al-twin", 0.2, n=100, loss=(0.3, 0.2, 0.4), control="al-twin-control"),
+        row("fe-twin", 0.4, n=300, loss=(0.5, 0.4, 0.6), control="fe-twin-control"),
+    ]
+    (found,) = compare(pair, rows)
+    assert found["control"] == "al-twin-control;fe-twin-control"
+    assert found["control_accuracy_label"] == pytest.approx((0.5 * 100 + 0.9 * 300) / 400)
+    assert found["control_accuracy_label_low"] < 0.8 < found["control_accuracy_label_high"]
+    (perfect,) = compare(entry("al-pristine"), [row("al-pristine", 0.9, control="al-pristine")])
+    assert (perfect["control"], perfect["control_accuracy_label"]) == ("", None)
 
 
 @pytest.mark.parametrize(("loss", "agrees"), [((0.01, -0.01, 0.03), "yes"), ((0.1, 0.05, 0.15), "no")])

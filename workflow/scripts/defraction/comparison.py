@@ -6,7 +6,7 @@ is read again.
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -25,7 +25,9 @@ COMPARISON_COLUMNS = (
     "item", "axes", "page", "where", "relation", "published",
     "model", "name", "seed", "network", "split_by", "hosts", "pattern_set", "diffraction_model", "pixels", "condition",
     "accuracy_label", "accuracy_label_low", "accuracy_label_high", "n_patterns", "n_copies",
-    "difference", "agrees", "seeds", "seeds_mean", "seeds_min", "seeds_max",
+    "difference", "agrees",
+    "control", "control_accuracy_label", "control_accuracy_label_low", "control_accuracy_label_high",
+    "seeds", "seeds_mean", "seeds_min", "seeds_max",
     "accuracy_space_group", "limit_space_group", "loss_label", "loss_label_low", "loss_label_high",
     "settings", "remark",
 )  # fmt: skip
@@ -148,6 +150,14 @@ class _Measured:
     values: dict[str, float | None]
     interval: tuple[float | None, float | None]
     loss_interval: tuple[float | None, float | None]
+    controls: tuple[str, ...]
+    control_interval: tuple[float | None, float | None]
+
+    @property
+    def control_accuracy(self) -> float | None:
+        """Accuracy over labels of the matched controls; None where there are none."""
+        loss = self.values["loss_label"]
+        return None if loss is None or not self.controls else self.values["accuracy_label"] + loss
 
 
 def compare(
@@ -163,8 +173,9 @@ def compare(
     Where a condition of the article is not in the run, the nearest of its kind stands in for it (`stand_in`), and the
     row says so; without one there is no row. Dislocations and twins come twice, over all zone axes and over those that
     the article shows. `difference` is ours minus the article's. `agrees`: for a printed accuracy whether it lies in our
-    interval (else whether ours is above or below; empty without an interval); for a bound, and for "no noticeable
-    effect", whether it holds.
+    interval (else whether ours is above or below; empty without an interval), to be read beside the control's accuracy
+    in the same row; for a bound, and for "no noticeable effect", whether it holds, or `control` where the accuracy is
+    below the bound but that of the control is as well, so that the bound says nothing about the defect.
     """
     tables: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -215,7 +226,14 @@ def _measure(entry: Published, tail: str, table: Mapping[str, Row], confidence: 
         if own is not None and own["n_patterns"] == n:
             losses = (own["loss_label_low"], own["loss_label_high"])
     conditions = tuple(row["condition"].removesuffix(SHOWN) for row in members)
-    return _Measured(conditions, n, int(members[0]["n_copies"]), values, interval, losses)
+    controls = tuple(row["control"] for row in members if row["control"] not in ("", row["condition"]))
+    ours = _Measured(conditions, n, int(members[0]["n_copies"]), values, interval, losses, controls, (None, None))
+    if len(members) == 1 and controls and controls[0] + tail in table:
+        row = table[controls[0] + tail]
+        return replace(ours, control_interval=(row["accuracy_label_low"], row["accuracy_label_high"]))
+    if ours.control_accuracy is not None:
+        return replace(ours, control_interval=wilson(ours.control_accuracy, n, confidence))
+    return ours
 
 
 def _comparison(
@@ -263,6 +281,10 @@ def _comparison(
         "n_copies": ours.copies,
         "difference": accuracy - entry.accuracy if entry.relation == "=" else None,
         "agrees": _agrees(entry, ours),
+        "control": ";".join(ours.controls),
+        "control_accuracy_label": ours.control_accuracy,
+        "control_accuracy_label_low": ours.control_interval[0],
+        "control_accuracy_label_high": ours.control_interval[1],
         "seeds": len(seeds),
         "seeds_mean": fmean(seeds),
         "seeds_min": min(seeds),
@@ -280,6 +302,9 @@ def _agrees(entry: Published, ours: _Measured) -> str:
     if entry.relation == "=":
         return "within" if low <= entry.accuracy <= high else "above" if low > entry.accuracy else "below"
     if entry.relation == "<":
+        reached = ours.control_interval[1]
+        if high < entry.accuracy and reached is not None and reached < entry.accuracy:
+            return "control"
         return "yes" if high < entry.accuracy else "no" if low >= entry.accuracy else "undecided"
     lost = ours.loss_interval[0]
     return "" if lost is None else "yes" if lost <= 0 else "no"

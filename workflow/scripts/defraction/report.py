@@ -196,8 +196,11 @@ def _tiles(rows: Sequence[Row], clean: Row, comparison: Sequence[Row], model: st
     if ours:
         reached = sum(float(r["difference"]) >= 0 for r in ours)
         within = sum(float(r["difference"]) < 0 and r["agrees"] == "within" for r in ours)
-        text = "accuracies of the article equalled or surpassed"
+        text = "accuracies of the article reached or passed"
         text += f"; {within} more inside our interval" if within else ""
+        perfect = [r for r in ours if r["item"] == "al-pristine"]
+        if perfect and perfect[0]["agrees"] == "below":
+            text += ", by a network that knows perfect Al less well than the article's"
         tiles.append({"value": f"{reached} of {len(ours)}", "text": text})
     return tiles
 
@@ -228,6 +231,7 @@ def _compared(
                 "n": row["n_patterns"],
                 "difference": _points(row["difference"]),
                 "agrees": row["agrees"],
+                "control": _percent(row["control_accuracy_label"]),
                 "seeds": _interval(row["seeds_min"], row["seeds_max"]) if int(row["seeds"]) > 1 else "",
                 "others": [
                     _percent(found[row["item"], row["axes"], first[name]]["seeds_mean"])
