@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,9 +89,11 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def output(study):
+    from defraction.figures.style import Sheet
+
     def make(name):
         folder = study / "figures"
-        return folder / f"{name}.png", folder / f"{name}.pdf", folder / f"{name}.rst", LOOK, REDUCTIONS
+        return Sheet(folder / f"{name}.png", folder / f"{name}.pdf", folder / f"{name}.rst", LOOK, REDUCTIONS)
 
     return make
 
@@ -116,20 +119,20 @@ def test_figures_of_accuracies(study, output, root):
     found = conditions.read_table(study / "conditions.csv")
     numbers = published.read_published(root / "resources/paper/published.csv")
     table, catalogue = study / "accuracy.csv", study / "models.csv"
-    accuracies.overview(table, catalogue, *output("accuracy"))
+    accuracies.overview(table, catalogue, output("accuracy"))
     text = check(study, "accuracy")
     assert f"Perfect crystals held out: {100 * accuracy_of(study, 'clean-held-out'):.1f} %" in text
-    accuracies.strain(table, catalogue, found, numbers, *output("strain"))
+    accuracies.strain(table, catalogue, found, numbers, output("strain"))
     text = check(study, "strain")
     assert f"{100 * accuracy_of(study, 'al-strain-xx+4pct'):.1f} % at 4 %" in text and "2 training seeds" in text
-    accuracies.table2(table, catalogue, numbers, *output("table2"))
+    accuracies.table2(table, catalogue, numbers, output("table2"))
     text = check(study, "table2")
     pooled = 100 * accuracy_of(study, "pooled-vacancy-high")
     assert f"vacancy-high: {pooled:.1f} % of 24 patterns, article 83.24 %" in text
     assert "Not in this run: vacancy-low" in text
-    accuracies.sweeps(table, catalogue, found, *output("sweeps"))
+    accuracies.sweeps(table, catalogue, found, output("sweeps"))
     assert f"{100 * accuracy_of(study, 'al-random-vacancy-25pct'):.1f} % at 25 %" in check(study, "sweeps")
-    accuracies.resolution(study / "resolution.csv", *output("resolution"))
+    accuracies.resolution(study / "resolution.csv", output("resolution"))
     assert "at 128 pixels" in check(study, "resolution")
 
 
@@ -137,23 +140,23 @@ def test_figures_of_answers(study, output):
     from defraction.figures import answers
 
     found, catalogue = conditions.read_table(study / "conditions.csv"), study / "models.csv"
-    answers.ensemble(study / "ensembles.csv", catalogue, *output("ensemble"))
+    answers.ensemble(study / "ensembles.csv", catalogue, output("ensemble"))
     limit = labels.single_pattern_limit(labels.read_labels(study / "labels.csv"))
     assert f"would reach {100 * limit:.1f} % with one pattern" in check(study, "ensemble")
-    answers.confusion(study / "confusion.csv", study / "confusion_labels.csv", catalogue, *output("confusion"))
+    answers.confusion(study / "confusion.csv", study / "confusion_labels.csv", catalogue, output("confusion"))
     check(study, "confusion")
-    answers.calibration(study / "reliability.csv", study / "calibration.csv", catalogue, found, *output("calibration"))
+    answers.calibration(study / "reliability.csv", study / "calibration.csv", catalogue, found, output("calibration"))
     with (study / "calibration.csv").open() as handle:
         row = next(r for r in csv.DictReader(handle) if (r["condition"], r["answer"]) == ("clean-held-out", "label"))
     error = float(row["expected_calibration_error"])
     assert f"expected calibration error {error:.3f}" in check(study, "calibration")
-    answers.mistakes(study / "confusion.csv", study / "mistakes.csv", catalogue, found, *output("mistakes"))
+    answers.mistakes(study / "confusion.csv", study / "mistakes.csv", catalogue, found, output("mistakes"))
     assert "Most frequent wrong labels of al-strain-xx+4pct" in check(study, "mistakes")
-    answers.settings(study / "accuracy_by.csv", catalogue, found, *output("settings"))
+    answers.settings(study / "accuracy_by.csv", catalogue, found, output("settings"))
     assert re.search(r"along \[\d{3}\] to", check(study, "settings"))
     history = study / "history.csv"
     history.write_text("epoch,train_loss,held_out_accuracy\n1,2.0,0.3\n2,1.0,0.55\n")
-    answers.learning({"main-seed1": history}, *output("learning"))
+    answers.learning({"main-seed1": history}, output("learning"))
     assert "55.0 %" in check(study, "learning")
 
 
@@ -178,10 +181,10 @@ def test_figures_of_patterns(study, output):
 
     write_pattern(study / "p.nc", [(0, 0, 1), (-1, 1, 0)])
     shown = [panels.Panel("al-pristine", (0, 0, 1), "Al"), panels.Panel("al-twin", (-1, 1, 0), "Al, twin")]
-    crystals.patterns([study / "p.nc"] * 2, shown, "Patterns.", "A remark.", 2, *output("strain_patterns"))
+    crystals.patterns([study / "p.nc"] * 2, shown, "Patterns.", "A remark.", 2, output("strain_patterns"))
     text = check(study, "strain_patterns")
     assert "(b) al-twin" in text and "64 x 64 pixels" in text and "A remark." in text
-    crystals.overview([study / "p.nc"] * 7, [f"condition-{i}" for i in range(7)], *output("patterns"))
+    crystals.overview([study / "p.nc"] * 7, [f"condition-{i}" for i in range(7)], output("patterns"))
     check(study, "patterns")
     picture = crystals.read_picture(study / "p.nc", (-1, 1, 0))
     # small angles: one pixel is its width over wavelength times camera length
@@ -218,35 +221,36 @@ def test_figures_of_displacements(study, output, root):
         {"al-thermal-300K-2x2x2": "Al, 300 K"},
         of,
         study / "displacements.csv",
-        *output("thermal_displacements"),
+        output("thermal_displacements"),
     )
     assert "of 32 atoms (article 88 of 108)" in check(study, "thermal_displacements")
-    crystals.point_displacements(relaxed, of, published.read_displacements(numbers), *output("point_displacements"))
+    crystals.point_displacements(relaxed, of, published.read_displacements(numbers), output("point_displacements"))
     text = check(study, "point_displacements")
     assert "largest 0.0494 Å (article 0.036 Å)" in text  # resources/structures/README.md
     write_pattern(study / "c.nc", [(0, 0, 1)])
     panel = panels.Panel("al-interstitial-c-tetrahedral-2x2x2", (0, 0, 1), "C")
-    crystals.interstitial(study / "carbon.extxyz", ("fcc", "Al"), study / "c.nc", panel, *output("interstitial"))
+    crystals.interstitial(study / "carbon.extxyz", ("fcc", "Al"), study / "c.nc", panel, output("interstitial"))
     check(study, "interstitial")
 
 
 def test_a_colour_changes_the_figure_and_not_the_caption(study, output, tmp_path):
     from defraction.figures import accuracies
 
-    *_, look, reductions = output("accuracy")
-    first = tmp_path / "a.png", tmp_path / "a.pdf", tmp_path / "a.rst"
-    other = tmp_path / "b.png", tmp_path / "b.pdf", tmp_path / "b.rst"
-    accuracies.overview(study / "accuracy.csv", study / "models.csv", *first, look, reductions)
-    accuracies.overview(study / "accuracy.csv", study / "models.csv", *other, look | {"colour": "#a01020"}, reductions)
-    assert first[0].read_bytes() != other[0].read_bytes()
-    assert first[2].read_text() == other[2].read_text()
+    first = replace(output("accuracy"), png=tmp_path / "a.png", pdf=tmp_path / "a.pdf", caption=tmp_path / "a.rst")
+    other = replace(
+        first, png=tmp_path / "b.png", caption=tmp_path / "b.rst", presentation=LOOK | {"colour": "#a01020"}
+    )
+    for sheet in (first, other):
+        accuracies.overview(study / "accuracy.csv", study / "models.csv", sheet)
+    assert first.png.read_bytes() != other.png.read_bytes()
+    assert first.caption.read_text() == other.caption.read_text()
 
 
 def test_the_report_holds_everything_and_needs_nothing(study, output, root):
     from defraction.figures import accuracies
     from defraction.report import Sources, write_report
 
-    accuracies.overview(study / "accuracy.csv", study / "models.csv", *output("accuracy"))
+    accuracies.overview(study / "accuracy.csv", study / "models.csv", output("accuracy"))
     (study / "split.csv").write_text("material,part\na,train\nb,train\nc,held_out\n")
     summary = {"steps": 3, "largest_force": 0.01, "converged": True, "displacements": {"largest": 0.05}, "rung": 0}
     (study / "al-vacancy-2x2x2.json").write_text(json.dumps(summary))

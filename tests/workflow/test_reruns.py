@@ -209,9 +209,8 @@ def deleted(edit):
 
 # Presentation
 
-settings(
-    "`presentation`", {"presentation": {"colour": "#123456"}}, {"presentation": {"pattern_decades": 4.0}}
-)  # fmt: skip
+settings("`presentation.colour`", {"presentation": {"colour": "#123456"}})
+settings("`presentation.pattern_decades`", {"presentation": {"pattern_decades": 4.0}})
 settings("`reductions`", {"reductions": ["another text"]})
 modules("the look of all figures: `figures/style`", "figures/style.py")
 modules("the module of figures of accuracies: `figures/accuracies`", "figures/accuracies.py")

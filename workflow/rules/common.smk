@@ -351,6 +351,11 @@ def crystal_of(condition):
     return [host.crystal_structure, host.name]
 
 
+def presentation(*keys):
+    """The part of the presentation that a figure follows, so that another setting does not draw it again."""
+    return {key: config["presentation"][key] for key in keys}
+
+
 def caption(figure):
     """The caption that the figure's own job writes, for `snakemake --report`."""
     return str(Path(f"results/figures/{figure}.rst").absolute())

@@ -25,7 +25,7 @@ rule figure_accuracy:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_accuracy.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_accuracy.py"
@@ -55,7 +55,7 @@ rule figure_strain:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_strain.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_strain.py"
@@ -84,7 +84,7 @@ rule figure_table2:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_table2.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_table2.py"
@@ -113,7 +113,7 @@ rule figure_sweeps:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_sweeps.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_sweeps.py"
@@ -140,7 +140,7 @@ rule figure_resolution:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_resolution.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_resolution.py"
@@ -168,7 +168,7 @@ rule figure_ensemble:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_ensemble.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_ensemble.py"
@@ -197,7 +197,7 @@ rule figure_confusion:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_confusion.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_confusion.py"
@@ -227,7 +227,7 @@ rule figure_calibration:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_calibration.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_calibration.py"
@@ -257,7 +257,7 @@ rule figure_mistakes:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_mistakes.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_mistakes.py"
@@ -286,7 +286,7 @@ rule figure_settings:
         "../envs/analysis.yaml"
     params:
         code=code_digest("figure_settings.py"),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_settings.py"
@@ -314,7 +314,7 @@ rule figure_learning:
     params:
         code=code_digest("figure_learning.py"),
         models=list(MODELS),
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_learning.py"
@@ -342,7 +342,7 @@ rule figure_patterns:
     params:
         code=code_digest("figure_patterns.py"),
         conditions=SHOWN,
-        presentation=config["presentation"],
+        presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_patterns.py"
@@ -370,7 +370,7 @@ rule figure_strain_patterns:
     params:
         code=code_digest("figure_strain_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("strain_patterns", [])],
-        presentation=config["presentation"],
+        presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_strain_patterns.py"
@@ -398,7 +398,7 @@ rule figure_thermal_patterns:
     params:
         code=code_digest("figure_thermal_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("thermal_patterns", [])],
-        presentation=config["presentation"],
+        presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_thermal_patterns.py"
@@ -426,7 +426,7 @@ rule figure_point_patterns:
     params:
         code=code_digest("figure_point_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("point_patterns", [])],
-        presentation=config["presentation"],
+        presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_point_patterns.py"
@@ -454,7 +454,7 @@ rule figure_dislocation_patterns:
     params:
         code=code_digest("figure_dislocation_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("dislocation_patterns", [])],
-        presentation=config["presentation"],
+        presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_dislocation_patterns.py"
@@ -482,7 +482,7 @@ rule figure_twin_patterns:
     params:
         code=code_digest("figure_twin_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("twin_patterns", [])],
-        presentation=config["presentation"],
+        presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_twin_patterns.py"
@@ -516,7 +516,7 @@ rule figure_thermal_displacements:
             for name in THERMAL
         },
         hosts={name: crystal_of(name) for name in THERMAL},
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_thermal_displacements.py"
@@ -546,7 +546,7 @@ rule figure_point_displacements:
         code=code_digest("figure_point_displacements.py"),
         conditions=POINT_DEFECTS,
         hosts={name: crystal_of(name) for name in POINT_DEFECTS},
-        presentation=config["presentation"],
+        presentation=presentation("colour"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_point_displacements.py"
@@ -579,7 +579,7 @@ rule figure_interstitial:
         code=code_digest("figure_interstitial.py"),
         panels=[list(panel) for panel in PANELS.get("interstitial", [])],
         hosts=[crystal_of(panel.condition) for panel in PANELS.get("interstitial", [])],
-        presentation=config["presentation"],
+        presentation=presentation("colour", "pattern_decades"),
         reductions=config["reductions"],
     script:
         "../scripts/figure_interstitial.py"

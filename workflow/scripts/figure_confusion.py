@@ -2,14 +2,11 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.answers import confusion
+    from defraction.figures.style import Sheet
 
     confusion(
         run.input.confusion,
         run.input.labels,
         run.input.models,
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

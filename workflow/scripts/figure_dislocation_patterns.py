@@ -2,6 +2,7 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.crystals import patterns
+    from defraction.figures.style import Sheet
     from defraction.panels import Panel
 
     patterns(
@@ -11,9 +12,5 @@ with job(snakemake) as run:
         "The article looks along line [11-2], plane normal [111] and Burgers vector [-110]; axes without label are "
         "left out. Below, the block without dislocations.",
         max(1, len(run.input.patterns) // 2),
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

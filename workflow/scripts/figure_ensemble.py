@@ -2,13 +2,10 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.answers import ensemble
+    from defraction.figures.style import Sheet
 
     ensemble(
         run.input.ensembles,
         run.input.models,
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

@@ -2,6 +2,7 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.crystals import interstitial
+    from defraction.figures.style import Sheet
     from defraction.panels import Panel
 
     interstitial(
@@ -9,9 +10,5 @@ with job(snakemake) as run:
         run.params.hosts[0],
         run.input.patterns[0],
         Panel(*run.params.panels[0]),
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

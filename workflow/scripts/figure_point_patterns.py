@@ -2,6 +2,7 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.crystals import patterns
+    from defraction.figures.style import Sheet
     from defraction.panels import Panel
 
     patterns(
@@ -10,9 +11,5 @@ with job(snakemake) as run:
         "Patterns of crystals with point defects (the article's Fig. 7).",
         "The article shows Fe, with a vacancy and with Au in 3x3x3 cells; where this run lacks one, the nearest.",
         3,
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

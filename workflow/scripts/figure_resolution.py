@@ -2,12 +2,9 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.accuracies import resolution
+    from defraction.figures.style import Sheet
 
     resolution(
         run.input.resolution,
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

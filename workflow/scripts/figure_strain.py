@@ -3,6 +3,7 @@ from defraction.job import job
 with job(snakemake) as run:
     from defraction.conditions import read_table
     from defraction.figures.accuracies import strain
+    from defraction.figures.style import Sheet
     from defraction.published import read_published
 
     strain(
@@ -10,9 +11,5 @@ with job(snakemake) as run:
         run.input.models,
         read_table(run.input.conditions),
         read_published(run.input.published),
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

@@ -2,15 +2,12 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.accuracies import table2
+    from defraction.figures.style import Sheet
     from defraction.published import read_published
 
     table2(
         run.input.accuracy,
         run.input.models,
         read_published(run.input.published),
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

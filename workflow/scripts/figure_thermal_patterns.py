@@ -2,6 +2,7 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.crystals import patterns
+    from defraction.figures.style import Sheet
     from defraction.panels import Panel
 
     patterns(
@@ -10,9 +11,5 @@ with job(snakemake) as run:
         "Patterns at rest and with thermal motion (the article's Fig. 5).",
         "The article shows 0, 100 and 300 K.",
         min(6, len(run.input.patterns)),
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

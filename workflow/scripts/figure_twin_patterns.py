@@ -2,6 +2,7 @@ from defraction.job import job
 
 with job(snakemake) as run:
     from defraction.figures.crystals import patterns
+    from defraction.figures.style import Sheet
     from defraction.panels import Panel
 
     patterns(
@@ -10,9 +11,5 @@ with job(snakemake) as run:
         "Patterns of twins (the article's Fig. 10).",
         "Beam normal to twinning direction and twin plane normal; below, the same block without a boundary.",
         max(1, len(run.input.patterns) // 2),
-        run.output.png,
-        run.output.pdf,
-        run.output.caption,
-        run.params.presentation,
-        run.params.reductions,
+        Sheet.of(run),
     )

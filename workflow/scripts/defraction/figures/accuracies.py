@@ -16,15 +16,13 @@ from defraction.figures.style import (
     KINDS,
     PALE,
     SINGLE,
-    colours,
+    Sheet,
     headline,
     letter,
     number,
     percent,
     plt,
     read,
-    save,
-    write_caption,
 )
 from defraction.published import Published
 
@@ -33,9 +31,7 @@ MOST = 60  # rows of the overview; of longer sweeps only the last value is shown
 Row = dict[str, str]
 
 
-def overview(
-    table: Path, models: Path, png: Path, pdf: Path, caption: Path, presentation: Mapping, reductions: Sequence[str]
-) -> None:
+def overview(table: Path, models: Path, sheet: Sheet) -> None:
     """Label accuracy of every condition with its interval, the seeds, the matched control and the article's value."""
     model, seeds, facts = headline(models)
     every = read(table)
@@ -45,7 +41,7 @@ def overview(
     shown = _shortened(shown) if len(shown) > MOST else shown
     order = list(KINDS)
     shown.sort(key=lambda r: order.index(r["kind"]) if r["kind"] in order else len(order))
-    colour = presentation["colour"]
+    colour = sheet.colours[0]
     figure, axes = plt.subplots(figsize=(DOUBLE, 0.16 * len(shown) + 0.9))
     last = None
     for y, row in enumerate(shown):
@@ -74,12 +70,11 @@ def overview(
     axes.plot([], [], "|", color=GREY, ms=8, mew=1.8, ls="none", label="matched control")
     axes.plot([], [], "D", mfc="none", color=ACCENT, ls="none", label="Jeong et al. 2024")
     axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncol=4)
-    save(figure, png, pdf)
+    sheet.save(figure)
     tested = [r for r in shown if r["kind"] != "clean"]
     clean = [r for r in rows if r["condition"] == CLEAN]
     lowest, highest = (f(tested, key=lambda r: number(r["accuracy_label"])) for f in (min, max)) if tested else (0, 0)
-    write_caption(
-        caption,
+    sheet.describe(
         "Accuracy over labels by condition.",
         [
             f"Model {model} ({facts['network']}, {facts['pixels']} pixels, diffraction model "
@@ -92,7 +87,6 @@ def overview(
             "Grey bars: the matched control; diamonds: the article; lines: intervals over patterns of one crystal, "
             "over crystals for the held-out ones.",
         ],
-        reductions,
     )
 
 
@@ -107,15 +101,7 @@ def _shortened(rows: Sequence[Row]) -> list[Row]:
 
 
 def strain(
-    table: Path,
-    models: Path,
-    conditions: Mapping[str, Condition],
-    published: Sequence[Published],
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
+    table: Path, models: Path, conditions: Mapping[str, Condition], published: Sequence[Published], sheet: Sheet
 ) -> None:
     """Label accuracy against single strain components, one curve per host; zero strain is the pristine control."""
     model, seeds, facts = headline(models)
@@ -136,7 +122,7 @@ def strain(
         unit = 100 if normal else 1
         if component in ("xx", "xy"):
             _printed(panel, component)
-        for host, colour, marker in zip(hosts, colours(presentation), "os^Dvp", strict=False):
+        for host, colour, marker in zip(hosts, sheet.colours, "os^Dvp", strict=False):
             if (component, host) not in groups:
                 continue
             points = list(groups[component, host])
@@ -170,7 +156,7 @@ def strain(
     panels[0][0].set_ylabel("accuracy over labels")
     panels[0][0].plot([], [], "D", mfc="none", color="k", ls="none", label="Jeong et al. 2024")
     panels[0][0].legend(loc="lower left")
-    save(figure, png, pdf)
+    sheet.save(figure)
     sentences.append(
         "Zero strain is the pristine control. Shaded: what the article's text says of its Fig. 2 (no noticeable effect "
         "up to 2.5 % and 0.015 rad; below 80 % above 3.5 %); diamond: its 69.8 % at 0.03 rad. Bars are intervals over "
@@ -178,7 +164,7 @@ def strain(
     )
     if len(seeds) > 1:
         sentences.append(f"Bands: range of {len(seeds)} training seeds.")
-    write_caption(caption, "Accuracy against uniform strain (the article's Fig. 2).", sentences, reductions)
+    sheet.describe("Accuracy against uniform strain (the article's Fig. 2).", sentences)
 
 
 def _printed(panel: Any, component: str) -> None:
@@ -188,16 +174,7 @@ def _printed(panel: Any, component: str) -> None:
         panel.fill_between([3.5, 5.2], 0, 0.8, color=PALE, alpha=0.45, lw=0, zorder=0)
 
 
-def table2(
-    table: Path,
-    models: Path,
-    published: Sequence[Published],
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
-) -> None:
+def table2(table: Path, models: Path, published: Sequence[Published], sheet: Sheet) -> None:
     """Point defects by concentration: members and pooled pairs beside the article's Table 2."""
     model, _, facts = headline(models)
     rows = {r["condition"]: r for r in read(table) if r["model"] == model}
@@ -214,7 +191,7 @@ def table2(
         if row["kind"] in ("vacancy", "substitution") and name not in named and not name.startswith("pooled"):
             lines.append((name, row, None))
     figure, axes = plt.subplots(figsize=(0.8 * DOUBLE, 0.24 * len(lines) + 0.9))
-    pair = colours(presentation)
+    pair = sheet.colours
     for y, (_, row, value) in enumerate(lines):
         colour = pair[0] if row["host"] == "Al" else pair[2] if "+" not in row["host"] else "k"
         low, high = number(row["accuracy_label_low"]), number(row["accuracy_label_high"])
@@ -232,11 +209,10 @@ def table2(
     axes.plot([], [], "|", color=GREY, ms=8, mew=1.8, ls="none", label="matched control")
     axes.plot([], [], "D", mfc="none", color=ACCENT, ls="none", label="Jeong et al. 2024, Al and Fe together")
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncol=2)
-    save(figure, png, pdf)
+    sheet.save(figure)
     pooled = [(e, rows[e.condition]) for e in printed if e.condition in rows]
     missing = [e.condition.removeprefix("pooled-") for e in printed if e.condition not in rows]
-    write_caption(
-        caption,
+    sheet.describe(
         "Point defects (the article's Table 2).",
         [
             f"Model {model}, {facts['pixels']} pixels, diffraction model {facts['diffraction_model']}.",
@@ -249,20 +225,10 @@ def table2(
             "The article prints one number for Al and Fe together. Names that end in unrelaxed keep all atoms on ideal "
             "sites. Lines are intervals over patterns.",
         ],
-        reductions,
     )
 
 
-def sweeps(
-    table: Path,
-    models: Path,
-    conditions: Mapping[str, Condition],
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
-) -> None:
+def sweeps(table: Path, models: Path, conditions: Mapping[str, Condition], sheet: Sheet) -> None:
     """Label accuracy against the concentration of random point defects and against random displacements."""
     model, _, facts = headline(models)
     rows = {r["condition"]: r for r in read(table) if r["model"] == model}
@@ -290,7 +256,7 @@ def sweeps(
     sentences = [f"Model {model}, {facts['pixels']} pixels, diffraction model {facts['diffraction_model']}."]
     for index, (panel, kind) in enumerate(zip(panels[0], shown, strict=True)):
         names = [name for k, name in series if k == kind]
-        for name, colour, marker in zip(names, colours(presentation), "os^Dvp", strict=False):
+        for name, colour, marker in zip(names, sheet.colours, "os^Dvp", strict=False):
             points = sorted(series[kind, name], key=lambda point: point[0])
             x = 100 * np.array([value for value, _ in points])
             y, low, high = (
@@ -306,17 +272,15 @@ def sweeps(
         panel.legend(loc="lower left")
         letter(panel, index)
     panels[0][0].set_ylabel("accuracy over labels")
-    save(figure, png, pdf)
+    sheet.save(figure)
     sentences.append(
         "Not in the article: its predecessors tested vacancies up to 25 % and random displacements of some per cent. "
         "Defects are unrelaxed, at random over the whole specimen; bars are intervals over patterns."
     )
-    write_caption(caption, "Accuracy against random disorder.", sentences, reductions)
+    sheet.describe("Accuracy against random disorder.", sentences)
 
 
-def resolution(
-    table: Path, png: Path, pdf: Path, caption: Path, presentation: Mapping, reductions: Sequence[str]
-) -> None:
+def resolution(table: Path, sheet: Sheet) -> None:
     """Label accuracy against the pixels of the patterns, by kind of condition, one panel for each diffraction model.
 
     Models of the network, split and hosts of the first; of several with equal patterns the first.
@@ -342,7 +306,7 @@ def resolution(
             if not points:
                 continue
             x, y, low, high = np.array(points).T
-            palette = colours(presentation)
+            palette = sheet.colours
             colour, style = palette[drawn % len(palette)], "-" if drawn < len(palette) else "--"
             panel.errorbar(
                 x, y, [y - low, high - y], fmt=f"o{style}", capsize=2, color=colour, label=title, ms=3, elinewidth=0.8
@@ -365,9 +329,9 @@ def resolution(
             letter(panel, index)
     panels[0][0].set_ylabel("accuracy over labels")
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, png, pdf)
+    sheet.save(figure)
     sentences.append(
         "The article only mentions it: more than 256 pixels made its network more sensitive to defects, fewer cost "
         "accuracy on clean patterns. Each kind is the mean over its conditions; bars span the seeds."
     )
-    write_caption(caption, "Accuracy against the resolution of the patterns.", sentences, reductions)
+    sheet.describe("Accuracy against the resolution of the patterns.", sentences)

@@ -13,16 +13,13 @@ from defraction.figures.style import (
     DOUBLE,
     GREY,
     KINDS,
-    colours,
+    Sheet,
     headline,
     letter,
     number,
     percent,
     plt,
     read,
-    save,
-    shades,
-    write_caption,
 )
 
 RULES = {"mean_log": "normalised product", "mean": "mean", "dempster": "Dempster"}
@@ -30,16 +27,14 @@ GROUP_COLOURS = ("#9fb8c8", "#c9b458", "#1f6f8b", "#7d9b52", "#c8553d", "#8a5a9e
 NAMED = 30  # labels that are still named along a matrix
 
 
-def ensemble(
-    table: Path, models: Path, png: Path, pdf: Path, caption: Path, presentation: Mapping, reductions: Sequence[str]
-) -> None:
+def ensemble(table: Path, models: Path, sheet: Sheet) -> None:
     """Space-group accuracy of ensembles of k zone axes: three rules and their limit, and every condition."""
     model, _, facts = headline(models)
     rows = [r for r in read(table) if r["model"] == model]
     figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.7), sharey=True)
     sentences = [f"Model {model}, {facts['pixels']} pixels."]
     clean = [r for r in rows if r["condition"] == CLEAN]
-    for (rule, title), colour, marker in zip(RULES.items(), colours(presentation), "os^", strict=False):
+    for (rule, title), colour, marker in zip(RULES.items(), sheet.colours, "os^", strict=False):
         points = sorted((int(r["k"]), r) for r in clean if r["rule"] == rule) if clean else []
         if not points:
             continue
@@ -61,8 +56,8 @@ def ensemble(
         points = sorted(
             (int(r["k"]), number(r["accuracy"])) for r in rows if (r["condition"], r["rule"]) == (name, "mean_log")
         )
-        right.plot(*zip(*points, strict=True), color=presentation["colour"], lw=0.7, alpha=0.35)
-    right.plot([], [], color=presentation["colour"], lw=0.7, label="one condition each, normalised product")
+        right.plot(*zip(*points, strict=True), color=sheet.colours[0], lw=0.7, alpha=0.35)
+    right.plot([], [], color=sheet.colours[0], lw=0.7, label="one condition each, normalised product")
     right.legend(loc="lower right")
     ticks = sorted({int(r["k"]) for r in rows})
     for index, axes in enumerate((left, right)):
@@ -73,24 +68,15 @@ def ensemble(
         axes.set_xlabel("zone axes in the ensemble")
         letter(axes, index)
     left.set_ylabel("accuracy over space groups")
-    save(figure, png, pdf)
+    sheet.save(figure)
     sentences.append(
         "(a) held-out perfect crystals, three rules, the band is the interval over crystals; (b) the conditions and "
         "their controls, a single crystal each, so that their curves end near 0 or 1."
     )
-    write_caption(caption, "Space group from several zone axes.", sentences, reductions)
+    sheet.describe("Space group from several zone axes.", sentences)
 
 
-def confusion(
-    groups: Path,
-    labels: Path,
-    models: Path,
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
-) -> None:
+def confusion(groups: Path, labels: Path, models: Path, sheet: Sheet) -> None:
     """Predicted against true space group and label: single patterns of held-out perfect crystals, shares of a row."""
     model, _, facts = headline(models)
 
@@ -106,7 +92,7 @@ def confusion(
     names, shares = matrix(groups, "true_space_group", "predicted_space_group", int)
     of_labels, label_shares = matrix(labels, "true_label", "predicted_label", None)
     figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 3.3), width_ratios=(1, 1.12))
-    left.imshow(shares, vmin=0, vmax=1, cmap=shades(presentation))
+    left.imshow(shares, vmin=0, vmax=1, cmap=sheet.shades)
     for (i, j), value in np.ndenumerate(shares):
         left.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value > 0.6 else "k")
     left.set_xticks(range(len(names)), names)
@@ -114,7 +100,7 @@ def confusion(
     left.set_xlabel("predicted space group")
     left.set_ylabel("true space group")
     strong = matplotlib.colors.PowerNorm(0.5, 0, 1)  # so that rare mistakes are seen
-    picture = right.imshow(label_shares, norm=strong, cmap=shades(presentation))
+    picture = right.imshow(label_shares, norm=strong, cmap=sheet.shades)
     if len(of_labels) <= NAMED:
         right.set_xticks(range(len(of_labels)), of_labels, rotation=90, fontsize=5)
         right.set_yticks(range(len(of_labels)), of_labels, fontsize=5)
@@ -134,12 +120,11 @@ def confusion(
         axes.grid(False)
         axes.spines[:].set_visible(False)
         letter(axes, index)
-    save(figure, png, pdf)
+    sheet.save(figure)
     diagonal = np.diag(label_shares)
     used = label_shares.sum(axis=1) > 0
     worst = np.argmin(np.where(used, diagonal, 2))
-    write_caption(
-        caption,
+    sheet.describe(
         "Confusion of single patterns of held-out perfect crystals.",
         [
             f"Model {model}, {facts['pixels']} pixels. (a) Space groups: {percent(np.diag(shares).mean())} on the "
@@ -148,20 +133,11 @@ def confusion(
             f"(b) {len(of_labels)} labels: {percent(diagonal[used].mean())} on the diagonal when labels count alike; "
             f"the worst is {of_labels[worst]} with {percent(diagonal[worst])}.",
         ],
-        reductions,
     )
 
 
 def calibration(
-    reliability: Path,
-    summary: Path,
-    models: Path,
-    conditions: Mapping[str, Condition],
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
+    reliability: Path, summary: Path, models: Path, conditions: Mapping[str, Condition], sheet: Sheet
 ) -> None:
     """Accuracy of the answers against their probability, for held-out perfect crystals and for all defects together."""
     model, _, facts = headline(models)
@@ -173,7 +149,7 @@ def calibration(
     sentences = [f"Model {model}, {facts['pixels']} pixels, probabilities as the network gives them."]
     for index, (panel, answer) in enumerate(zip(panels, ("label", "space_group"), strict=True)):
         panel.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
-        for (title, names), colour, marker in zip(sets.items(), colours(presentation), "os", strict=False):
+        for (title, names), colour, marker in zip(sets.items(), sheet.colours, "os", strict=False):
             chosen = set(names)
             merged = _merged(
                 [r for r in bins if r["answer"] == answer and r["condition"] in chosen],
@@ -198,9 +174,9 @@ def calibration(
         panel.legend(loc="lower right", title="calibration error")
         letter(panel, index)
     panels[0].set_ylabel("share of right answers")
-    save(figure, png, pdf)
+    sheet.save(figure)
     sentences.append("Areas of the discs: shares of the patterns. On the dashed line probabilities could be believed.")
-    write_caption(caption, "Calibration.", sentences, reductions)
+    sheet.describe("Calibration.", sentences)
 
 
 def _merged(rows: Sequence[Mapping[str, str]], weights: Mapping[str, float]) -> np.ndarray:
@@ -216,17 +192,7 @@ def _merged(rows: Sequence[Mapping[str, str]], weights: Mapping[str, float]) -> 
     return np.column_stack([table[:, 0] / table[:, 0].sum(), table[:, 1] / table[:, 0], table[:, 2] / table[:, 0]])
 
 
-def mistakes(
-    confusions: Path,
-    labels: Path,
-    models: Path,
-    conditions: Mapping[str, Condition],
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
-) -> None:
+def mistakes(confusions: Path, labels: Path, models: Path, conditions: Mapping[str, Condition], sheet: Sheet) -> None:
     """What the crystals of each condition were called: shares of single patterns by space group answered."""
     model, _, facts = headline(models)
     rows = [r for r in read(confusions) if r["model"] == model]
@@ -249,7 +215,7 @@ def mistakes(
     axes.grid(False)
     axes.set_xlabel("share of single patterns")
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncol=len(groups), title="called space group")
-    save(figure, png, pdf)
+    sheet.save(figure)
     wrong = [r for r in read(labels) if r["model"] == model]
     sentences = [
         f"Model {model}, {facts['pixels']} pixels; true space group in brackets. Even of perfect crystals many single "
@@ -267,19 +233,10 @@ def mistakes(
                 )
                 + "."
             )
-    write_caption(caption, "What the crystals were called.", sentences, reductions)
+    sheet.describe("What the crystals were called.", sentences)
 
 
-def settings(
-    table: Path,
-    models: Path,
-    conditions: Mapping[str, Condition],
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
-) -> None:
+def settings(table: Path, models: Path, conditions: Mapping[str, Condition], sheet: Sheet) -> None:
     """Label accuracy by zone axis, voltage and camera length, for held-out perfect crystals and each kind of defect."""
     model, _, facts = headline(models)
     rows = [r for r in read(table) if r["model"] == model]
@@ -303,7 +260,7 @@ def settings(
     picture = None
     for index, (panel, by) in enumerate(zip(panels[0], shown, strict=True)):
         table_ = np.array([[np.mean(found.get((by, k, v), [np.nan])) for v in values[by]] for k in kinds])
-        picture = panel.imshow(table_, vmin=0, vmax=1, cmap=shades(presentation), aspect="auto")
+        picture = panel.imshow(table_, vmin=0, vmax=1, cmap=sheet.shades, aspect="auto")
         for (i, j), value in np.ndenumerate(table_):
             if np.isfinite(value):
                 panel.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=5.5,
@@ -317,7 +274,7 @@ def settings(
     panels[0][0].set_yticks(range(len(kinds)), [KINDS[k] for k in kinds])
     bar = figure.colorbar(picture, ax=list(panels[0]), shrink=0.9, pad=0.01, label="accuracy over labels")
     bar.outline.set_visible(False)
-    save(figure, png, pdf)
+    sheet.save(figure)
     axis = {
         v: np.mean(found["zone_axis", "clean", v]) for v in values["zone_axis"] if ("zone_axis", "clean", v) in found
     }
@@ -327,16 +284,14 @@ def settings(
         sentences.append(
             f"Perfect crystals held out: from {percent(axis[low])} along {low} to {percent(axis[high])} along {high}."
         )
-    write_caption(caption, "Accuracy by zone axis, voltage and camera length.", sentences, reductions)
+    sheet.describe("Accuracy by zone axis, voltage and camera length.", sentences)
 
 
-def learning(
-    histories: Mapping[str, Path], png: Path, pdf: Path, caption: Path, presentation: Mapping, reductions: Sequence[str]
-) -> None:
+def learning(histories: Mapping[str, Path], sheet: Sheet) -> None:
     """Training loss and label accuracy of watched patterns against passes, a line for each model."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.4))
     sentences = []
-    palette = colours(presentation)
+    palette = sheet.colours
     for number_, (model, path) in enumerate(histories.items()):
         rows = read(path)
         epoch = [number(r["epoch"]) for r in rows]
@@ -355,5 +310,5 @@ def learning(
     for index, axes in enumerate((left, right)):
         axes.set_xlabel("pass through the training set")
         letter(axes, index)
-    save(figure, png, pdf)
-    write_caption(caption, "Training.", sentences, reductions)
+    sheet.save(figure)
+    sheet.describe("Training.", sentences)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from defraction.figures.style import ACCENT, DOUBLE, GREY, SINGLE, letter, plt, read, save, write_caption
+from defraction.figures.style import ACCENT, DOUBLE, GREY, SINGLE, Sheet, letter, plt, read
 from defraction.panels import Panel
 from defraction.published import PublishedDisplacement
 from defraction.site_displacements import Sites, measure, sites_of
@@ -71,16 +71,7 @@ def _beam(axis: str) -> str:
 
 
 def patterns(
-    files: Sequence[Path],
-    panels: Sequence[Panel],
-    title: str,
-    remark: str,
-    columns: int,
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
+    files: Sequence[Path], panels: Sequence[Panel], title: str, remark: str, columns: int, sheet: Sheet
 ) -> None:
     """A table of patterns, one for each panel (`files` in their order).
 
@@ -97,32 +88,22 @@ def patterns(
         axes.axis("on")
         picture = read_picture(file, panel.zone_axis)
         pictures.append(picture)
-        draw(axes, picture, f"({chr(ord('a') + index)}) {panel.title}", presentation["pattern_decades"])
-    save(figure, png, pdf)
+        draw(axes, picture, f"({chr(ord('a') + index)}) {panel.title}", sheet.decades)
+    sheet.save(figure)
     first = pictures[0]
     listed = "; ".join(f"({chr(ord('a') + i)}) {panel.condition}" for i, panel in enumerate(panels))
-    write_caption(
-        caption,
+    sheet.describe(
         title,
         [
             f"{listed}. {first.voltage:g} kV, camera length {first.camera_length:g} m, {len(first.image)} x "
-            f"{len(first.image)} pixels, first snapshot; logarithmic over {presentation['pattern_decades']:g} decades "
+            f"{len(first.image)} pixels, first snapshot; logarithmic over {sheet.decades:g} decades "
             "below the brightest pixel outside the direct beam, which is saturated.",
             remark,
         ],
-        reductions,
     )
 
 
-def overview(
-    files: Sequence[Path],
-    names: Sequence[str],
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
-) -> None:
+def overview(files: Sequence[Path], names: Sequence[str], sheet: Sheet) -> None:
     """One pattern of each condition, first zone axis of its file."""
     columns = min(6, len(files))
     lines = -(-len(files) // columns)
@@ -134,18 +115,16 @@ def overview(
     for axes, file, name in zip(grid.flat, files, names, strict=False):
         axes.axis("on")
         picture = read_picture(file, None)
-        draw(axes, picture, name, presentation["pattern_decades"])
+        draw(axes, picture, name, sheet.decades)
         axes.title.set_fontsize(max(3.5, min(6, 6 * 26 / max(len(name), 1) * size / 1.2)))
-    save(figure, png, pdf)
-    write_caption(
-        caption,
+    sheet.save(figure)
+    sheet.describe(
         "One pattern of every kind of defect and host.",
         [
             f"{picture.voltage:g} kV, camera length {picture.camera_length:g} m, {len(picture.image)} x "
-            f"{len(picture.image)} pixels; logarithmic over {presentation['pattern_decades']:g} decades, direct beam "
+            f"{len(picture.image)} pixels; logarithmic over {sheet.decades:g} decades, direct beam "
             "saturated. Of strains and concentrations the last of the configuration."
         ],
-        reductions,
     )
 
 
@@ -157,11 +136,7 @@ def thermal_displacements(
     titles: Mapping[str, str],
     hosts: Mapping[str, tuple[str, str]],
     table: Path,
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
+    sheet: Sheet,
 ) -> None:
     """Projected positions of the first snapshot and histograms of displacements along x (the article's Fig. 4)."""
     from ase.io import read as read_atoms
@@ -185,14 +160,14 @@ def thermal_displacements(
     for index, (name, found) in enumerate(snapshots.items()):
         first, axes = found[0], grid[0][index]
         axes.plot(*first.site[:, :2].T, "+", color=GREY, ms=7, mew=0.5)
-        axes.plot(*(first.site + first.displacement)[:, :2].T, "o", ms=1.7, color=presentation["colour"], mew=0)
+        axes.plot(*(first.site + first.displacement)[:, :2].T, "o", ms=1.7, color=sheet.colours[0], mew=0)
         axes.set_title(f"({chr(ord('a') + index)}) {titles[name]}", fontsize=7)
         axes.set_aspect("equal")
         axes.grid(False)
         axes.set_xlabel("x [Å]")
         below = grid[1][index]
         counts = np.mean([np.histogram(s.displacement[:, 0], edges)[0] for s in found], axis=0)
-        below.bar(edges[:-1], counts, np.diff(edges), align="edge", color=presentation["colour"])
+        below.bar(edges[:-1], counts, np.diff(edges), align="edge", color=sheet.colours[0])
         below.set_title(f"({chr(ord('a') + len(files) + index)})", fontsize=7)
         below.set_xlabel("displacement along x [Å]")
         own = [r for r in numbers if r["condition"] == name]
@@ -206,13 +181,13 @@ def thermal_displacements(
                 below.text(0.99, 0.98, text, fontsize=6, ha="right", va="top", transform=below.transAxes)
     grid[0][0].set_ylabel("y [Å]")
     grid[1][0].set_ylabel("atoms")
-    save(figure, png, pdf)
+    sheet.save(figure)
     sentences.append(
         "Above: first snapshot seen along [001], crosses are the sites. Below: mean over the snapshots, dashed lines "
         "where the article counts. A run of some ten femtoseconds from the perfect lattice moves atoms less than "
         "equilibrium does (docs/first-principles.md)."
     )
-    write_caption(caption, "Thermal displacements (the article's Fig. 4).", sentences, reductions)
+    sheet.describe("Thermal displacements (the article's Fig. 4).", sentences)
 
 
 def _counted(title: str, rows: Sequence[Mapping[str, str]], snapshots: int) -> str:
@@ -236,11 +211,7 @@ def point_displacements(
     files: Mapping[str, Path],
     hosts: Mapping[str, tuple[str, str]],
     published: Sequence[PublishedDisplacement],
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
+    sheet: Sheet,
 ) -> None:
     """Displacements around relaxed vacancies and solutes, projected along [001] (the article's Fig. 6)."""
     from ase.io import read as read_atoms
@@ -257,7 +228,7 @@ def point_displacements(
         atoms = read_atoms(path, -1)
         found = sites_of(atoms, *hosts[name])
         largest = float(np.linalg.norm(found.displacement, axis=1).max())
-        factor = _project(axes, found, float(atoms.info["reference_cell"][0][0]), presentation["colour"])
+        factor = _project(axes, found, float(atoms.info["reference_cell"][0][0]), sheet.colours[0])
         axes.set_title(f"({chr(ord('a') + index)}) {name}", fontsize=6)
         axes.text(0.5, -0.03, f"{largest:.3f} Å, drawn x {factor:.0f}", fontsize=6, ha="center", va="top",
                   transform=axes.transAxes)  # fmt: skip
@@ -268,40 +239,29 @@ def point_displacements(
             for e in mine
         )
         sentences.append(f"({chr(ord('a') + index)}) {name}: " + (beside or f"largest {largest:.3f} Å") + ".")
-    save(figure, png, pdf)
+    sheet.save(figure)
     sentences.append(
         "Projection along [001] of all atoms; crosses are sites, lines lead from the site to the atom, magnified as "
         "written under each panel; squares: vacant sites, discs: solutes."
     )
-    write_caption(caption, "Displacements around point defects (the article's Fig. 6).", sentences, reductions)
+    sheet.describe("Displacements around point defects (the article's Fig. 6).", sentences)
 
 
-def interstitial(
-    structure: Path,
-    host: tuple[str, str],
-    pattern: Path,
-    panel: Panel,
-    png: Path,
-    pdf: Path,
-    caption: Path,
-    presentation: Mapping,
-    reductions: Sequence[str],
-) -> None:
+def interstitial(structure: Path, host: tuple[str, str], pattern: Path, panel: Panel, sheet: Sheet) -> None:
     """Atoms around an interstitial and the pattern of its crystal (the article's Fig. 8)."""
     from ase.io import read as read_atoms
 
     atoms = read_atoms(structure, -1)
     found = sites_of(atoms, *host)
     figure, (left, right) = plt.subplots(1, 2, figsize=(5.0, 2.7))
-    factor = _project(left, found, float(atoms.info["reference_cell"][0][0]), presentation["colour"])
+    factor = _project(left, found, float(atoms.info["reference_cell"][0][0]), sheet.colours[0])
     letter(left, 0)
     picture = read_picture(pattern, panel.zone_axis)
-    draw(right, picture, "", presentation["pattern_decades"])
+    draw(right, picture, "", sheet.decades)
     letter(right, 1)
-    save(figure, png, pdf)
+    sheet.save(figure)
     lengths = np.sort(np.linalg.norm(found.displacement, axis=1))[::-1]
-    write_caption(
-        caption,
+    sheet.describe(
         "Interstitial (the article's Fig. 8).",
         [
             f"{panel.condition}. (a) Projection along [001], displacements magnified {factor:.0f} times, the largest "
@@ -310,7 +270,6 @@ def interstitial(
             "pixels.",
             "The article: distortion of the first neighbours only, no noticeable change of the pattern.",
         ],
-        reductions,
     )
 
 

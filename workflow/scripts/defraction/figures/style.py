@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,54 @@ KINDS = {
 """Kinds of conditions in the order in which they are shown."""
 
 
-def colours(presentation: Mapping[str, Any]) -> list[str]:
-    """Colours of series, the main one first."""
-    return [presentation["colour"], ACCENT, *FURTHER]
+@dataclass(frozen=True)
+class Sheet:
+    """Where one figure goes, how it looks and what has to be said beside it.
 
+    Attributes:
+        png, pdf, caption: files to write. presentation: the part of the configuration that this figure follows
+        (`colour`, `pattern_decades`). reductions: the configuration's list of what it reduces.
+    """
 
-def shades(presentation: Mapping[str, Any]) -> Any:
-    """Colour map from white to the main colour."""
-    return matplotlib.colors.LinearSegmentedColormap.from_list("main", ["white", presentation["colour"]])
+    png: Path | str
+    pdf: Path | str
+    caption: Path | str
+    presentation: Mapping[str, Any]
+    reductions: Sequence[str]
+
+    @classmethod
+    def of(cls, run: Any) -> "Sheet":
+        """The sheet of a job: its outputs `png`, `pdf` and `caption`, its params `presentation` and `reductions`."""
+        out, params = run.output, run.params
+        return cls(out.png, out.pdf, out.caption, params.presentation, params.reductions)
+
+    @property
+    def colours(self) -> list[str]:
+        """Colours of series, the main one first."""
+        return [self.presentation["colour"], ACCENT, *FURTHER]
+
+    @property
+    def shades(self) -> Any:
+        """Colour map from white to the main colour."""
+        return matplotlib.colors.LinearSegmentedColormap.from_list("main", ["white", self.colours[0]])
+
+    @property
+    def decades(self) -> float:
+        """Decades of intensity shown in pictures of patterns."""
+        return self.presentation["pattern_decades"]
+
+    def save(self, figure: Any) -> None:
+        """Write both pictures; no date goes into the PDF, so that the same figure has the same bytes."""
+        figure.savefig(self.png)
+        figure.savefig(self.pdf, metadata={"CreationDate": None})
+        plt.close(figure)
+
+    def describe(self, title: str, sentences: Sequence[str]) -> None:
+        """Write the caption as reStructuredText: the title in bold, what was measured, what was reduced."""
+        text = f"**{title}** " + " ".join(filter(None, sentences))
+        if self.reductions:
+            text += "\n\nReduced settings shape these numbers: " + "; ".join(self.reductions) + "."
+        Path(self.caption).write_text(text + "\n", encoding="utf-8")
 
 
 def read(path: Path | str) -> list[dict[str, str]]:
@@ -94,18 +135,3 @@ def headline(models: Path | str) -> tuple[str, list[str], dict[str, str]]:
 def letter(axes: Any, index: int) -> None:
     """(a), (b), ... above the upper left corner of a panel."""
     axes.set_title(f"({chr(ord('a') + index)})", loc="left", fontweight="bold", fontsize=8)
-
-
-def save(figure: Any, png: Path | str, pdf: Path | str) -> None:
-    """Write both files; no date goes into the PDF, so that the same figure has the same bytes."""
-    figure.savefig(png)
-    figure.savefig(pdf, metadata={"CreationDate": None})
-    plt.close(figure)
-
-
-def write_caption(path: Path | str, title: str, sentences: Sequence[str], reductions: Sequence[str]) -> None:
-    """Write a caption as reStructuredText: the title in bold, what was measured, what the configuration reduced."""
-    text = f"**{title}** " + " ".join(filter(None, sentences))
-    if reductions:
-        text += "\n\nReduced settings shape these numbers: " + "; ".join(reductions) + "."
-    Path(path).write_text(text + "\n", encoding="utf-8")
