@@ -95,6 +95,32 @@ def test_other_readers_see_the_same_crystal(tmp_path):
     assert np.abs(by_ase.cell.array - atoms.cell.array).max() < 1e-5  # ASE uses the same standard orientation
 
 
+def test_other_readers_see_every_snapshot(tmp_path):
+    """Thermal conditions are several blocks of one CIF."""
+    import gemmi
+    from pymatgen.io.cif import CifParser
+
+    images = [spread_crystal(np.random.default_rng(seed)) for seed in (5, 6, 7)]
+    for image in images:
+        image.numbers[:] = 13  # so that no reader sorts them
+    write_structures(images, tmp_path / "x.cif", tmp_path / "x.extxyz")
+    found = {
+        "ase": [a.get_scaled_positions() for a in ase_read(tmp_path / "x.cif", ":")],
+        "pymatgen": [s.frac_coords for s in CifParser(tmp_path / "x.cif").parse_structures(primitive=False)],
+        "gemmi": [
+            np.array([site.fract.tolist() for site in gemmi.make_small_structure_from_block(block).sites])
+            for block in gemmi.cif.read(str(tmp_path / "x.cif"))
+        ],
+        "extended XYZ": [a.get_scaled_positions() for a in ase_read(tmp_path / "x.extxyz", ":")],
+    }
+    for name, snapshots in found.items():
+        assert len(snapshots) == 3, name
+        for image, fractions in zip(images, snapshots, strict=True):
+            difference = fractions - image.get_scaled_positions()
+            distance = np.linalg.norm((difference - np.round(difference)) @ image.cell.array, axis=1)
+            assert distance.max() < 1e-5, name
+
+
 def test_large_cells_are_fast(tmp_path):
     rng = np.random.default_rng(4)
     atoms = random_crystal(rng, 20_000, np.diag([160.0, 120.0, 80.0]))
