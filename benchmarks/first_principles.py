@@ -6,7 +6,9 @@
     python benchmarks/first_principles.py vacancy --host Al --supercell 2 --mesh 4 6 8
     python benchmarks/first_principles.py library
     python benchmarks/first_principles.py motion --supercell 2 --temperature 300 --seeds 3
+    python benchmarks/first_principles.py tables        (writes what was found into docs/validation.md)
 
+Cells have the lattice constant of the preset `paper` (resources/structures/lattice) or that of --lattice-parameter.
 Rows go to resources/validation/NAME.json as they are found, with their settings and the CPU time they took; what stands
 there is not computed again, and a killed run goes on from its restart state. One core, one thread.
 """
@@ -15,6 +17,7 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -28,11 +31,12 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from ase.io import read  # noqa: E402
 
-from defraction.first_principles import aimd, elastic, lattice, relax  # noqa: E402
+from defraction.first_principles import aimd, elastic, formation, lattice, relax  # noqa: E402
 from defraction.first_principles.calculator import Ladder, calculator  # noqa: E402
 from defraction.first_principles.library import Library  # noqa: E402
 from defraction.first_principles.settings import settings_for  # noqa: E402
 from defraction.hosts import read_hosts, unit_cell  # noqa: E402
+from defraction.site_displacements import shells, sites_of  # noqa: E402
 
 RESULTS = ROOT / "resources/validation"
 STATE = ROOT / "results/.restart/validation"
@@ -72,6 +76,26 @@ def electronic(arguments, **values) -> dict:
     return {"electronic": {key: value for key, value in given.items() if value is not None}}
 
 
+def lattice_parameter(arguments) -> float:
+    """[Å], to the four digits that keys of rows have."""
+    if arguments.lattice_parameter is not None:
+        return arguments.lattice_parameter
+    path = ROOT / f"resources/structures/lattice/{arguments.host}-paper.json"
+    if not path.exists():
+        sys.exit(f"{path.relative_to(ROOT)} is not there: give --lattice-parameter [Å] for {arguments.host}")
+    return round(json.loads(path.read_text())["lattice_parameter"], 4)
+
+
+def folded(summary: dict, cells: list[int]) -> dict:
+    """The summary that so many `cells` along each edge would have on the mesh onto which that of one cell folds."""
+    count = math.prod(cells)
+    settings = json.loads(json.dumps(summary["settings"]))
+    points = settings["electronic"]["kpoints"]
+    settings["electronic"]["kpoints"] = [k // n for k, n in zip(points, cells, strict=True)]
+    atoms, energy = (count * summary[key] for key in ("atoms", "energy"))
+    return {**summary, "atoms": atoms, "energy": energy, "settings": settings}
+
+
 def run_lattice(arguments, hosts) -> None:
     table = Table(f"lattice-{arguments.host.lower()}")
     host = vars(hosts[arguments.host])
@@ -92,7 +116,8 @@ def run_shear(arguments, hosts) -> None:
     """C44 of Al alone, from one sheared primitive cell (engineering strain 0.01)."""
     table = Table("shear-al")
     host = vars(hosts["Al"])
-    crystal = elastic.strained(elastic.bulk("Al", "fcc", a=arguments.lattice_parameter), "shear", 0.01)
+    a = lattice_parameter(arguments)
+    crystal = elastic.strained(elastic.bulk("Al", "fcc", a=a), "shear", 0.01)
     for width in arguments.width:
         for points in arguments.mesh:
             overrides = electronic(arguments, kpoints=[points] * 3, width=width)
@@ -104,12 +129,12 @@ def run_shear(arguments, hosts) -> None:
                 image.calc = Ladder(calculator, settings, log)
                 return {"c44": float(image.get_stress()[3] * GIGAPASCAL / 0.01)}
 
-            table.row({**key, "lattice_parameter": arguments.lattice_parameter}, settings, compute)
+            table.row({**key, "lattice_parameter": a}, settings, compute)
 
 
 def run_elastic(arguments, hosts) -> None:
     table = Table(f"elastic-{arguments.host.lower()}")
-    host = vars(hosts[arguments.host])
+    host, a = vars(hosts[arguments.host]), lattice_parameter(arguments)
     for width in arguments.width:
         for points in arguments.mesh:
             overrides = electronic(arguments, kpoints=[points] * 3, width=width)
@@ -117,17 +142,16 @@ def run_elastic(arguments, hosts) -> None:
             key = {k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}
 
             def compute(folder, log, settings=settings):
-                a = arguments.lattice_parameter
                 found = elastic.elastic_constants(host, a, settings, folder, log)
                 return {k: v for k, v in found.items() if k != "settings"}
 
-            table.row({**key, "lattice_parameter": arguments.lattice_parameter}, settings, compute)
+            table.row({**key, "lattice_parameter": a}, settings, compute)
 
 
 def run_vacancy(arguments, hosts) -> None:
     """Vacancy in n x n x n cells; the perfect crystal is one cell on the mesh that folds onto the supercell's."""
     table = Table(f"vacancy-{arguments.host.lower()}")
-    host, n = hosts[arguments.host], arguments.supercell
+    host, n, a = hosts[arguments.host], arguments.supercell, lattice_parameter(arguments)
     for points in arguments.mesh:
         perfect, defect = (
             settings_for(vars(host), arguments.preset, "relax", overrides=electronic(arguments, kpoints=[mesh] * 3))
@@ -136,15 +160,16 @@ def run_vacancy(arguments, hosts) -> None:
         key = {"supercell": n, **{k: defect["electronic"][k] for k in ("cutoff", "kpoints", "width")}}
 
         def compute(folder, log, perfect=perfect, defect=defect):
-            cell = unit_cell(host, arguments.lattice_parameter)
+            cell = unit_cell(host, a)
             _, whole = relax.relax(cell, perfect, calculator, folder / "perfect", log)
             atoms = cell.repeat(n)
             del atoms[0]
             _, summary = relax.relax(atoms, defect, calculator, folder / "vacancy", log)
-            reference = len(atoms) * whole["energy"] / whole["atoms"]
+            crystal = folded(whole, [n] * 3)
+            unrelaxed = {**summary, "energy": summary["history"][0]["energy"]}
             return {
-                "formation_energy": summary["energy"] - reference,
-                "unrelaxed_formation_energy": summary["history"][0]["energy"] - reference,
+                "formation_energy": formation.vacancy(summary, crystal),
+                "unrelaxed_formation_energy": formation.vacancy(unrelaxed, crystal),
                 "energy_per_atom": whole["energy"] / whole["atoms"],
                 "energy": summary["energy"],
                 "magnetic_moment": summary["magnetic_moment"],
@@ -154,7 +179,7 @@ def run_vacancy(arguments, hosts) -> None:
                 "rung": max(summary["rung"], whole["rung"]),
             }
 
-        table.row({**key, "lattice_parameter": arguments.lattice_parameter}, defect, compute)
+        table.row({**key, "lattice_parameter": a}, defect, compute)
 
 
 def run_library(arguments, hosts) -> None:
@@ -169,13 +194,13 @@ def run_library(arguments, hosts) -> None:
         settings["electronic"]["kpoints"] = [k * m for k, m in zip(points, n, strict=True)]
         vacancy = read(entry.file("extxyz"))
         cell = unit_cell(hosts[entry.params["host"]["name"]], vacancy.cell.lengths()[0] / n[0])
+        summary = json.loads(entry.file("json").read_text())
 
-        def compute(folder, log, cell=cell, settings=settings, vacancy=vacancy):
+        def compute(folder, log, cell=cell, settings=settings, summary=summary, n=n):
             _, whole = relax.relax(cell, settings, calculator, folder, log)
-            per_atom = whole["energy"] / whole["atoms"]
             return {
-                "formation_energy": vacancy.get_potential_energy() - len(vacancy) * per_atom,
-                "energy_per_atom": per_atom,
+                "formation_energy": formation.vacancy(summary, folded(whole, n)),
+                "energy_per_atom": whole["energy"] / whole["atoms"],
                 "magnetic_moment_per_atom": (whole["magnetic_moment"] or 0.0) / whole["atoms"],
             }
 
@@ -187,7 +212,8 @@ def run_motion(arguments, hosts) -> None:
     n, kelvin, protocol = arguments.supercell, arguments.temperature, arguments.protocol
     host = hosts[arguments.host]
     table = Table(f"motion-{arguments.host.lower()}-{protocol}-{kelvin:g}K-{n}x{n}x{n}")
-    atoms = unit_cell(host, arguments.lattice_parameter).repeat(n)
+    a = lattice_parameter(arguments)
+    atoms = unit_cell(host, a).repeat(n)
     overrides = electronic(arguments)
     given = {"equilibration": arguments.equilibration, "snapshots": arguments.snapshots, "every": arguments.every}
     overrides["aimd"] = {key: value for key, value in given.items() if value is not None}
@@ -205,7 +231,7 @@ def run_motion(arguments, hosts) -> None:
             return {k: v for k, v in summary.items() if k != "settings"}
 
         key = {"seed": seed, **{k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}}
-        table.row({**key, "lattice_parameter": arguments.lattice_parameter}, settings, compute)
+        table.row({**key, "lattice_parameter": a}, settings, compute)
 
 
 def tables() -> dict[str, str]:
@@ -256,7 +282,7 @@ TABLES = {
         ),
     ),
     "vacancy": (
-        ["supercell", "cutoff, mesh, width", "E_f [eV]", "unrelaxed", "shells [Å]"],
+        ["supercell", "cutoff, mesh, width", "E_f [eV]", "unrelaxed", "number x length of the displacement [Å]"],
         lambda row: (
             [f"{row['key']['supercell']}³", *_electronic(row)]
             + [f"{row['formation_energy']:.3f}", f"{row['unrelaxed_formation_energy']:.3f}"]
@@ -293,12 +319,22 @@ def _motion(row: dict) -> str:
 
 
 def _shells() -> str:
-    lines = ["| entry | mesh | number x length [Å] |", "|---|---|---|"]
+    """Distance of the sites from the defect, number of atoms, displacement away from it and length of it."""
+    lines = [
+        "| entry | mesh | distance [Å] | atoms | away from the defect [Å] | length [Å] |",
+        "|---|---|---|---|---|---|",
+    ]
     for entry in Library(ROOT / "resources/structures").entries:
-        summary = json.loads(entry.file("json").read_text())
-        if "displacements" in summary and entry.params["first_principles"]["preset"] == "paper":
-            mesh = _mesh(summary["settings"]["electronic"]["kpoints"])
-            lines.append(f"| {entry.stem.name} | {mesh} | {_groups(summary['displacements']['groups'])} |")
+        one_defect = "kind" in (entry.params.get("defect") or {})
+        if not one_defect or entry.params["first_principles"]["preset"] != "paper":
+            continue
+        host = entry.params["host"]
+        found = shells(sites_of(read(entry.file("extxyz")), host["crystal_structure"], host["name"]))
+        for number, shell in enumerate(found):
+            name = f"{entry.stem.name} | {_mesh(entry.settings['electronic']['kpoints'])}" if number == 0 else " | "
+            radial = f"{shell.radial:+.4f}" if abs(shell.radial) >= 5e-5 else "0"
+            length = f"{shell.length:.4f}" if shell.length >= 5e-5 else "0"
+            lines.append(f"| {name} | {shell.distance:.3f} | {shell.atoms} | {radial} | {length} |")
     return "\n".join(lines)
 
 
@@ -320,7 +356,7 @@ def main() -> None:
         command.add_argument("--host", default="Al")
         command.add_argument("--preset", default="paper", choices=["smoke", "laptop", "paper"])
         command.add_argument("--cutoff", type=float, help="in place of the preset's [eV]")
-        command.add_argument("--lattice-parameter", type=float, default=4.0408, help="[Å]")
+        command.add_argument("--lattice-parameter", type=float, help="[Å], in place of the preset paper's")
         command.add_argument("--mesh", type=int, nargs="*", default=[], help="points per edge of the cell")
         command.add_argument("--width", type=float, nargs="*", default=[], help="of the smearing [eV]")
         command.add_argument("--supercell", type=int, default=2, help="cells along each edge")

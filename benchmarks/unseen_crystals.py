@@ -7,6 +7,11 @@ MATERIALS.csv has the columns material_id, formula, space_group, setting, protot
 folder with model.safetensors and card.json. Crystals whose formula and space group are in resources/materials.csv are
 left out. Patterns are simulated with the settings that the card states, the specimen a block of 40 x 30 x 20 cells.
 Beside the CSV a JSON is written, which `defraction export-model --unseen` puts into a card.
+
+Everything is asked of the model as `defraction classify` asks it, and counted as the workflow counts: an accuracy over
+patterns is the share of right ones among all test copies, and the ensemble is one pattern along each zone axis, drawn
+at random (`DRAWS` times for each crystal). Intervals are over crystals: a bootstrap by label, Wilson's for ensembles,
+which may all be right.
 """
 
 import argparse
@@ -20,31 +25,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from defraction import materials
 from defraction.dataset import display, true_labels
 from defraction.diffraction.geometry import wavelength
 from defraction.diffraction.patterns import simulate
-from defraction.evaluation import cluster_bootstrap, wilson
+from defraction.evaluation.credits import credit
+from defraction.evaluation.ensembles import RULES, ensemble_credits, evidence
+from defraction.evaluation.intervals import cluster_bootstrap, wilson
 from defraction.learning.classify import Classifier
-from defraction.learning.infer import copy_angles
-from defraction.learning.labels import space_group_given_label, space_groups_of
-from defraction.learning.openset import features, log_sum_exp
-from defraction.learning.train import resample
+from defraction.learning.labels import allowed_reflections, space_group_given_label, space_groups_of
 
 COLUMNS = (
     "by", "value", "crystals", "patterns", "accuracy_label", "accuracy_label_low", "accuracy_label_high",
-    "accuracy_label_resolved", "accuracy_space_group", "accuracy_ensemble", "accuracy_ensemble_low",
-    "accuracy_ensemble_high", "flagged",
+    "accuracy_label_resolved", "accuracy_space_group", "limit_space_group", "accuracy_ensemble",
+    "accuracy_ensemble_low", "accuracy_ensemble_high", "flagged",
 )  # fmt: skip
 SMALLEST_SPACING = 3.0  # px between neighbouring spots from which a pattern counts as resolved
 FEWEST = 3  # crystals of a prototype that gets a row of its own
-TIE = 1e-9
+DRAWS = 200  # ensembles of each crystal
 
 
-def read(path: Path, trained: Path) -> tuple[list[dict[str, Any]], int]:
-    """Rows of the table that are not in the training table, as keywords of `materials.Material`; and how many are."""
+def read(path: Path, trained: Path) -> tuple[list[dict[str, str]], int]:
+    """Rows of the table whose crystals are not in the training table, and how many are in it."""
     known = {(amounts(m.formula), m.space_group) for m in materials.read_table(trained).values()}
     rows, inside = [], 0
     with path.open(newline="", encoding="utf-8") as handle:
@@ -85,57 +88,56 @@ def resolved(axis: Sequence[int], a: float, voltage: float, length: float, pixel
     return 1e3 * length * wavelength(voltage) * beams / a / pixel_mm >= SMALLEST_SPACING
 
 
-def measure(rows, classifier: Classifier, settings: dict, repeat: tuple, copies: int, device: str) -> list[dict]:
-    """One record per crystal: credit by label and by group of its patterns, and its ensemble over all zone axes."""
-    from defraction.learning.labels import allowed_reflections
+def measure(
+    rows: Sequence[dict[str, str]],
+    classifier: Classifier,
+    settings: dict[str, Any],
+    repeat: Sequence[int],
+    copies: int = 1,
+    device: str = "auto",
+    seed: int = 1,
+) -> list[dict[str, Any]]:
+    """Simulate crystals (rows of `read`) and count the answers, one record for each.
 
+    A record holds accuracies of its patterns by label (`label`; of those with resolved spots: `resolved`) and by space
+    group (`group`), the best that geometry allows for the latter (`limit`), the accuracy of ensembles of all zone axes
+    (`ensemble`), the share of patterns `flagged` as unlike the training (NaN for a model without open-set statistics),
+    and numbers of `patterns` and of `unresolved` ones.
+    """
     card, table = classifier.card, classifier.table
     given, groups = space_group_given_label(table), space_groups_of(table)
-    angles = copy_angles(copies, card["settings"]["augmentation"]["rotation"])
+    shown = card["display"]["beam_stop"], card["display"]["decades"]
     out = []
     for number, row in enumerate(rows):
         group, a = int(row["space_group"]), float(row["a_angstrom"])
-        data = simulate(crystal(row), settings, device, repeat=repeat)
+        data = simulate(crystal(row), settings, device, repeat=tuple(repeat))
         axes = [tuple(axis) for axis in data["uvw"].values.tolist()]
         x, y = (np.asarray(data[name].values, dtype=float) for name in ("x", "y"))
-        grey = display(
-            data["intensity"].values[:, :, :, 0], x, y, card["display"]["beam_stop"], card["display"]["decades"]
-        )
+        grey = display(data["intensity"].values[:, :, :, 0], x, y, *shown)
         clear = np.zeros(grey.shape[:3], dtype=bool)
         for i, axis in enumerate(axes):
             shortest = np.sqrt((allowed_reflections(group, axis)[0] ** 2).sum())
             for j, voltage in enumerate(settings["voltages"]):
                 for k, length in enumerate(settings["camera_lengths"]):
                     clear[i, j, k] = resolved(axis, a, voltage, length, classifier.frame.pixel_mm, shortest)
-        images = torch.from_numpy(grey.reshape(-1, 1, *grey.shape[-2:])).float()
-        logs, scores = [], []
-        for angle in angles:
-            n = len(images)
-            turned = resample(images, np.full(n, np.radians(angle)), np.zeros((n, 2)), np.ones(n)) if angle else images
-            found, logits = features(classifier.network, turned, card["precision"])
-            logs.append(logits - log_sum_exp(logits)[:, None])
-            if classifier.statistics is not None:
-                scores.append(classifier.statistics.scores(found, logits)[classifier.openset["score"]])
-        logs = np.stack(logs)
-        truth = np.repeat(true_labels(table, group, axes), clear[0].size)
-        by_group = np.exp(logs) @ given
-        right = groups.index(group)
-        top = by_group.max(axis=-1, keepdims=True)
-        tied = by_group >= top * (1 - TIE)
-        keep = clear.ravel()
-        hits = (logs.argmax(-1) == truth).mean(axis=0)
-        together = np.log(np.maximum(by_group, 1e-12)).mean(axis=(0, 1))
-        flagged = np.mean(scores, axis=0) > classifier.openset["threshold"] if scores else np.full(len(hits), np.nan)
+        logs, scores = classifier.look(grey.reshape(-1, *grey.shape[-2:]), copies)
+        probability = np.exp(np.moveaxis(logs, 0, 1).reshape(*clear.shape, 1, len(logs), -1))
+        label, right = true_labels(table, group, axes), groups.index(group)
+        hits = (probability.argmax(-1) == label[:, None, None, None, None]).mean(axis=(3, 4))
+        scored, every = evidence(probability, given, RULES[0]), np.ones((*clear.shape, 1), dtype=bool)
+        ensemble = ensemble_credits(scored, every, right, [len(axes)], DRAWS, seed)[0]
+        flagged = float("nan") if scores is None else float((scores > classifier.openset["threshold"]).mean())
         out.append(
             {
                 "row": row,
-                "patterns": len(hits),
-                "unresolved": int((~keep).sum()),
+                "patterns": clear.size,
+                "unresolved": int((~clear).sum()),
                 "label": float(hits.mean()),
-                "resolved": float(hits[keep].mean()) if keep.any() else float("nan"),
-                "group": float((tied[..., right] / tied.sum(-1)).mean()),
-                "ensemble": float(together.argmax() == right),
-                "flagged": float(flagged.mean()),
+                "resolved": float(hits[clear].mean()) if clear.any() else float("nan"),
+                "group": float(credit(probability @ given, right).mean()),
+                "limit": float(credit(given[label], right).mean()),
+                "ensemble": float(ensemble),
+                "flagged": flagged,
             }
         )
         if number % 20 == 19:
@@ -156,15 +158,16 @@ def summarise(records: list[dict], samples: int, seed: int) -> list[dict]:
     for (by, value), found in sorted(parts.items(), key=lambda item: (order[item[0][0]], -len(item[1]), item[0][1])):
         if by == "prototype" and len(found) < FEWEST:
             continue
-        label = np.array([record["label"] for record in found])
-        together = np.array([record["ensemble"] for record in found])
+        label, group, limit, together, flagged = (
+            np.array([record[key] for record in found]) for key in ("label", "group", "limit", "ensemble", "flagged")
+        )
         low, high = cluster_bootstrap(label, samples, seed)
         ensemble_low, ensemble_high = wilson(float(together.mean()), len(together))
         values = (
             by, value, len(found), sum(record["patterns"] for record in found), float(label.mean()), low, high,
             float(np.nanmean([record["resolved"] for record in found])),
-            float(np.mean([record["group"] for record in found])), float(together.mean()), ensemble_low, ensemble_high,
-            float(np.mean([record["flagged"] for record in found])),
+            float(group.mean()), float(limit.mean()), float(together.mean()), ensemble_low, ensemble_high,
+            float(flagged.mean()),
         )  # fmt: skip
         out.append(dict(zip(COLUMNS, values, strict=True)))
     return out
@@ -177,7 +180,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("unseen_crystals.csv"))
     parser.add_argument("--trained", type=Path, default=Path(__file__).resolve().parents[1] / "resources/materials.csv")
-    parser.add_argument("--copies", type=int, default=1, help="turned copies of each pattern")
+    parser.add_argument("--copies", type=int, default=4, help="test copies of each pattern, the first as it is")
     parser.add_argument("--most", type=int, default=0, help="crystals of each space group, 0: all")
     parser.add_argument("--repeat", type=int, nargs=3, default=(40, 30, 20))
     parser.add_argument("--device", default="auto")
@@ -198,19 +201,19 @@ def main() -> None:
     print(f"{len(rows)} crystals, by group {groups}; {inside} more are in the training table")
     started = time.process_time()
     simulated = {**settings, "debye_waller": {}, "average_snapshots": False}
-    records = measure(rows, classifier, simulated, tuple(arguments.repeat), arguments.copies, arguments.device)
+    records = measure(rows, classifier, simulated, arguments.repeat, arguments.copies, arguments.device, arguments.seed)
     table = summarise(records, 2000, arguments.seed)
     unresolved = sum(record["unresolved"] for record in records)
     whole = sum(record["patterns"] for record in records)
     print(f"{unresolved} of {whole} patterns have spots nearer than {SMALLEST_SPACING:g} pixels (not `resolved`)")
-    print(f"{'':40} crystals  label (95 %)            resolved  group  16 axes (95 %)          flagged")
+    print(f"{'':40} crystals  label (95 %)            resolved  group   limit   16 axes (95 %)          flagged")
     for row in table:
         label = f"{row['accuracy_label']:6.1%} ({row['accuracy_label_low']:6.1%} to {row['accuracy_label_high']:6.1%})"
         low, high = row["accuracy_ensemble_low"], row["accuracy_ensemble_high"]
         together = f"{row['accuracy_ensemble']:6.1%} ({low:6.1%} to {high:6.1%})"
         print(
             f"{row['value'][:40]:40} {row['crystals']:8d}  {label}  {row['accuracy_label_resolved']:6.1%}  "
-            f"{row['accuracy_space_group']:6.1%}  {together}  {row['flagged']:6.1%}"
+            f"{row['accuracy_space_group']:6.1%}  {row['limit_space_group']:6.1%}  {together}  {row['flagged']:6.1%}"
         )
     with arguments.output.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")

@@ -1,8 +1,10 @@
-"""--use-conda end to end: a real solver and real packages from a channel made here, and rules of this workflow.
+"""--use-conda from an environment file to a result: a real solver, real packages from a channel made here, and one rule
+of this workflow, `labels`, with a file in place of workflow/envs/learning.yaml that names only what that rule imports.
 
 It shows that environment files are read, solved, hash-checked, installed and activated, that jobs compute in them and
-nowhere else, and that pins are used. It does not show that conda-forge holds the versions in workflow/envs: no channel
-is reached. The Python in the environment is the one that runs the tests.
+nowhere else, and that pins are used. It does not show that the files in workflow/envs can be solved and hold all that
+their rules need: no channel that has those packages is reached. (That each file names what the scripts of its rules
+import is compared in tests/rules.) The Python in the environment is the one that runs the tests.
 """
 
 import csv
@@ -18,12 +20,12 @@ from pathlib import Path
 import pytest
 import yaml
 from channel import Channel
+from repository import copy_repository
 
 from defraction import digest, environment
 
 rattler = pytest.importorskip("rattler", reason="needs py-rattler, the solver behind the `conda` of these tests")
 
-LEFT_OUT = shutil.ignore_patterns(".venv", ".tools", ".git", ".snakemake", "results", "logs", "__pycache__", ".*_cache")
 FALLBACK = "Failed to install conda environment from pin file"
 """What Snakemake prints before it goes on without a pin that it could not use."""
 
@@ -35,7 +37,7 @@ class Site:
         self.workflow = folder / "defraction"
         self.envs = folder / "envs"
         self.file = self.workflow / "workflow/envs/learning.yaml"
-        shutil.copytree(root, self.workflow, ignore=LEFT_OUT)
+        copy_repository(root, self.workflow)
         self.binaries = folder / "conda/bin"
         self.binaries.mkdir(parents=True)
         here = Path(__file__).parent

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 import small_study
 
-from defraction import cli, provenance
+from defraction import cli, digest, provenance
 from defraction.lineage.crate import METADATA, write_crate
 from defraction.lineage.study import Study, contents
 
@@ -26,22 +27,30 @@ LICENCE = "https://spdx.org/licenses/CC-BY-4.0"
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """A study with a file from outside of it, a name that a URI must escape and a result from the cache."""
+    """A study with files from outside of it, some by relative paths as where a clone is a module of another workflow, a
+    name that a URI must escape and a result from the cache."""
     small_study.build(tmp_path / "study")
     monkeypatch.chdir(tmp_path / "study")
     outside = tmp_path / "private" / "my cell.cif"
     outside.parent.mkdir()
     outside.write_text("data_cell\n")
+    small_study.write("../clone/resources/hosts.csv", "Al\n")
+    small_study.write("../clone/workflow/scripts/structure.py", "import defraction.structures\n")
     small_study.write("results/structures/al-xx+2.5pct.cif", "strained\n")
-    made = small_study.record(
-        "structure", {"source": [str(outside)]}, {"cif": "results/structures/al-xx+2.5pct.cif"}, {"strain": 0.025}
-    )
+    inputs = {
+        "source": [str(outside)],
+        "hosts": ["../clone/resources/hosts.csv"],
+        "code": ["../clone/workflow/scripts/structure.py"],
+    }
+    outputs = {"cif": "results/structures/al-xx+2.5pct.cif"}
+    params = {"strain": 0.025, "crystals": [{"source": str(outside)}], "potential": "../clone/x.eam.fs"}
+    made = small_study.record("structure", inputs, outputs, params)
     del made["record"]
     small_study.record(
         "structure",
-        {"source": [str(outside)]},
-        {"cif": "results/structures/al-xx+2.5pct.cif"},
-        {"strain": 0.025},
+        inputs,
+        outputs,
+        params,
         cache={"key": "0" * 64, "record": {**made, "started": 1.6e9, "seconds": 1000.0}},
     )
     return Study.load()
@@ -97,8 +106,10 @@ def test_crate_holds_every_file_with_its_digest_and_no_loose_end(study, crate):
             assert hashlib.sha256(data).hexdigest() == entity["sha256"] and len(data) == int(entity["contentSize"])
     recorded = {item["path"] for r in study.records for item in (*r["outputs"], *contents(r))}
     names = {unquote(name) for name in entities}
-    assert {name for name in recorded if not name.startswith("/")} <= names
-    assert any(name.startswith("external/") and name.endswith("my cell.cif") for name in names)
+    assert {name for name in recorded if not name.startswith(("/", ".."))} <= names
+    external = {name.split("-", 1)[1] for name in names if name.startswith("external/")}
+    assert external == {"my cell.cif", "hosts.csv", "structure.py"}
+    assert {name for record in study.records for name in record["code"]["files"]} <= names
     own = {
         value["@id"]
         for entity in entities.values()
@@ -107,6 +118,22 @@ def test_crate_holds_every_file_with_its_digest_and_no_loose_end(study, crate):
         if isinstance(value, dict) and not value["@id"].startswith("http")
     }
     assert own <= entities.keys()
+
+
+def test_crate_holds_all_code_of_this_workflow(study, root, tmp_path):
+    """The real files: each module that a rule's digest counts, the rules, and the packages they need."""
+    shutil.copytree(root / "workflow", "workflow", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements.txt"):
+        shutil.copy(root / name, name)
+    write_crate(study, tmp_path / "crate", "test", LICENCE)
+    scripts = sorted(path.name for path in (root / "workflow/scripts").glob("*.py"))
+    needed = {file for script in scripts for file in digest.file_digests(script)}
+    needed |= {f"workflow/scripts/defraction/{name}.py" for name in digest.FRAME}
+    needed |= {str(p.relative_to(root)) for folder in ("rules", "envs") for p in (root / "workflow" / folder).iterdir()}
+    entities = graph(tmp_path / "crate")
+    for name in sorted(needed | {"pyproject.toml", "requirements.txt"}):
+        assert (tmp_path / "crate" / name).read_bytes() == (root / name).read_bytes()
+        assert ("SoftwareSourceCode" in entities[name]["@type"]) == name.endswith((".py", ".smk")), name
 
 
 def test_crate_tells_how_each_result_was_made(study, crate):
@@ -121,7 +148,7 @@ def test_crate_tells_how_each_result_was_made(study, crate):
         ]
         taken = [entities[o["@id"]] for o in listed(action["object"])]
         files = {unquote(e["@id"]) for e in taken if e["@type"] == "File"}
-        assert {i["path"] for i in contents(record) if not i["path"].startswith("/")} <= files
+        assert {i["path"] for i in contents(record) if not i["path"].startswith(("/", ".."))} <= files
         values = {e["name"]: e["value"] for e in taken if e["@type"] == "PropertyValue"}
         assert values.keys() == record["params"].keys() - {"code"}
         cached = "cache" in record
@@ -139,6 +166,7 @@ def test_crate_without_hosts_tells_no_host_and_no_private_folder(study, tmp_path
     assert not any(name.endswith(".gpaw.txt") for name in texts)
     for text in texts.values():
         assert str(tmp_path) not in text and platform.node() not in text.replace("-", " ").split()
+        assert "private" not in text and "clone" not in text
     for name in texts:
         if name.endswith(".record.json"):
             provenance.read_record(tmp_path / "out" / name)
@@ -189,5 +217,5 @@ def test_prov_without_hosts_and_as_prov_n(study, tmp_path):
     assert run(cli.app, ["export", "prov", str(tmp_path / "s.provn"), "--no-hosts"]).exit_code == 0
     text = (tmp_path / "s.provn").read_text()
     assert text.startswith("document") and text.rstrip().endswith("endDocument")
-    assert f"on {platform.node()}," not in text and str(tmp_path) not in text
+    assert f"on {platform.node()}," not in text and str(tmp_path) not in text and "clone" not in text
     assert isinstance(run(cli.app, ["export", "prov", "s.doc"]).exception, ValueError)

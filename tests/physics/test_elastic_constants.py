@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, SCFError, all_changes
 from ase.calculators.emt import EMT
 from ase.optimize import BFGS
 
 from defraction.first_principles import elastic
-from defraction.first_principles.calculator import Ladder, calculator
+from defraction.first_principles.calculator import RUNGS, Ladder, calculator
 from defraction.first_principles.settings import settings_for
 from defraction.first_principles.trajectory import WallTimeReached
 
@@ -144,6 +144,21 @@ def test_an_unstable_crystal_is_an_error_that_says_what_to_change(tmp_path):
         elastic.elastic_constants(
             {"name": "Cu", "crystal_structure": "bcc"}, 2.86, SETTINGS, tmp_path, calculator_factory=emt
         )
+
+
+def test_cells_of_the_last_rung_are_not_mixed_with_others(tmp_path):
+    class Failing(EMT):
+        def calculate(self, *args, **kwargs):
+            raise SCFError("not converged")
+
+    def first_three_only(settings, atoms, txt, rung=0):
+        cells.append(rung)
+        return EMT() if rung == len(RUNGS) - 1 or cells.count(0) <= 3 else Failing()
+
+    cells: list[int] = []
+    host = {"name": "Cu", "crystal_structure": "fcc"}
+    with pytest.raises(ValueError, match=r"elastic constants of Cu: 3 of 6 cells converged on the last rung only"):
+        elastic.elastic_constants(host, 3.59, SETTINGS, tmp_path, calculator_factory=first_three_only)
 
 
 def test_file_to_file(tmp_path):

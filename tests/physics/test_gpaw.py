@@ -173,6 +173,46 @@ def test_an_error_on_the_ranks_is_the_same_error_here():
     assert messages[0] == messages[1]
 
 
+def off_its_site() -> tuple[Atoms, dict]:
+    """Two atoms of silicon, one off its site in no symmetric direction, and limits of self-consistency that leave less
+    than 5e-6 eV/Å in the forces."""
+    tight = {"density": 1e-9, "energy": 1e-8, "eigenstates": 1e-12, "forces": 5e-7}
+    electronic = {"kpoints": [2, 2, 2], "cutoff": 200.0, "width": 0.1, "point_group": False, "convergence": tight}
+    ends = {"fmax": 1e-3, "steps": 30, "curvature": 20.0, "allow_unconverged": False}
+    atoms = bulk("Si", a=5.43)
+    atoms.positions[1] += [0.06, -0.03, 0.02]
+    return atoms, settings_for("Al", "smoke", "relax", overrides={"electronic": electronic, "relax": ends})
+
+
+KILLED_JOB = """
+import sys
+import test_gpaw as t
+t.relax.relax(*t.off_its_site(), t.calculator, t.Path(sys.argv[1]))
+"""
+
+
+def test_a_relaxation_killed_with_kill_9_ends_where_the_unbroken_one_does(tmp_path):
+    """The next density starts from atoms instead of from the last wave functions: forces differ by less than 5e-6 eV/Å,
+    positions by that over the 10 eV/Å² that hold an atom of silicon."""
+    path = os.pathsep.join([str(Path(relax.__file__).parents[2]), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen([sys.executable, "-c", KILLED_JOB, str(tmp_path / "killed")], env=environment)
+    frames, deadline = tmp_path / "killed/relax.jsonl", time.monotonic() + 120
+    while not frames.exists() or frames.read_bytes().count(b"\n") < 3:  # settings and two geometries
+        assert job.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    job.send_signal(signal.SIGKILL)
+    assert job.wait() == -signal.SIGKILL
+    survived = frames.read_bytes()
+    survived = survived[: survived.rfind(b"\n") + 1]
+    resumed, summary = relax.relax(*off_its_site(), calculator, tmp_path / "killed")
+    assert frames.read_bytes().startswith(survived), "resumed, not begun anew"
+    unbroken, expected = relax.relax(*off_its_site(), calculator, tmp_path / "unbroken")
+    assert summary["steps"] == expected["steps"] > survived.count(b"\n") - 1
+    assert np.abs(resumed.positions - unbroken.positions).max() < 1e-6
+
+
 LONG_JOB = """
 import sys
 import test_gpaw as t

@@ -9,13 +9,12 @@ from ase import Atoms
 from defraction.defects.point import (
     INTERSTITIAL_SITES,
     build,
-    displacement,
     interstitial_sites,
     point_defect,
     supercell,
-    tile_at_random,
 )
 from defraction.hosts import read_hosts, unit_cell
+from defraction.site_displacements import sites_of
 from defraction.structures import read_structures, write_structures
 
 HOSTS = read_hosts(Path(__file__).parents[2] / "resources" / "hosts.csv")
@@ -111,22 +110,12 @@ def test_displacements_come_back_whatever_the_order(kind):
     moved.positions += shifts + [0.2, -0.1, 0.15]  # with a drift of the whole crystal
     moved.wrap()
     order = rng.permutation(len(atoms))
-    found = displacement(moved[order], perfect)
+    found = sites_of(moved[order], "fcc", "Al")
     on_sites = len(atoms) - (kind == "interstitial")
     expected = shifts - shifts[:on_sites].mean(axis=0)
-    expected[on_sites:] = np.nan
-    assert np.allclose(found, expected[order], atol=1e-12, equal_nan=True)
-    assert np.isnan(found).any(axis=1).sum() == (kind == "interstitial")
-
-
-def test_displacements_refuse_what_they_cannot_match():
-    perfect = supercell(unit("Al"), [2, 2, 2])
-    with pytest.raises(ValueError, match="same cell"):
-        displacement(supercell(unit_cell(HOSTS["Al"], 4.1), [2, 2, 2]), perfect)
-    moved = perfect.copy()
-    moved.positions[5] += [2.0, 0.0, 0.0]
-    with pytest.raises(ValueError, match="atom 5"):
-        displacement(moved, perfect)
+    assert np.allclose(found.displacement, expected[order[order < on_sites]], atol=1e-12)
+    assert len(found.interstitial) == (kind == "interstitial")
+    assert len(found.vacant) == (kind == "vacancy")
 
 
 HOST_OF = {"fcc": "Al", "bcc": "Fe", "diamond": "Si"}
@@ -230,7 +219,7 @@ def test_defects_keep_their_distance_across_the_faces(entry):
 def test_mixed_kinds_share_a_supercell():
     defects = [
         {"kind": "substitution", "solute": "Si", "concentration": 0.1},
-        {"kind": "vacancy", "index": [0, 17]},
+        {"kind": "vacancy", "position": [[0, 0, 0], [0, 1, 0]]},
         {"kind": "interstitial", "solute": "C", "site": "octahedral", "count": 4},
         {"kind": "substitution", "solute": "Cu", "concentration": 0.05},
     ]
@@ -241,18 +230,18 @@ def test_mixed_kinds_share_a_supercell():
     assert [symbols.count(s) for s in ("Si", "Cu", "C", "Al")] == [26, 13, 4, 256 - 2 - 26 - 13]
     assert symbols[-4:] == ["C"] * 4
     perfect = supercell(unit("Al"), [4, 4, 4])
-    assert vacant(atoms, perfect) == {0, 17}
+    corners = perfect.positions[sorted(vacant(atoms, perfect))] / HOSTS["Al"].lattice_parameter
+    assert np.allclose(corners, [[0, 0, 0], [0, 1, 0]])
     assert atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)].min() == pytest.approx(4.0496 / 2)
 
 
-def test_sites_are_chosen_by_index_position_or_neighbourhood():
+def test_sites_are_chosen_by_position_or_neighbourhood():
     cells = {"supercell": [3, 3, 3]}
     perfect = supercell(unit("Al"), [3, 3, 3])
-    by_index = point_defect(unit("Al"), {"kind": "vacancy", "index": 42, **cells})
     at = (perfect.positions[42] / HOSTS["Al"].lattice_parameter).tolist()
     by_position = point_defect(unit("Al"), {"kind": "vacancy", "position": at, **cells})
     image = point_defect(unit("Al"), {"kind": "vacancy", "position": [at[0] + 3, at[1], at[2] - 3], **cells})
-    assert vacant(by_index, perfect) == vacant(by_position, perfect) == vacant(image, perfect) == {42}
+    assert vacant(by_position, perfect) == vacant(image, perfect) == {42}
     a = HOSTS["Al"].lattice_parameter
     for shell, distance in enumerate(np.sqrt([1 / 2, 1, 3 / 2, 2]) * a, start=1):
         pair = {"defects": [{"kind": "vacancy"}, {"kind": "vacancy", "neighbour": {"shell": shell}}], **cells}
@@ -291,49 +280,6 @@ def test_a_block_holds_defects_without_repeating_them():
     assert diffuse.mean() / (960 * 0.05 * 0.95) == pytest.approx(1, abs=0.25)
 
 
-@pytest.mark.parametrize("name", ["Al", "Fe", "Si"])
-@pytest.mark.parametrize("rotate", [True, False])
-def test_tiles_fit_together_and_break_the_lattice_of_defects(name, rotate):
-    rng = np.random.default_rng(4)
-    copies = []
-    for solute in ("C", "Au"):
-        copy = point_defect(unit(name), {"kind": "substitution", "solute": solute, "supercell": [2, 2, 2]})
-        copy.positions += rng.normal(scale=0.05, size=(len(copy), 3))
-        copy.wrap()  # atoms that left the cell come back on its other side and must not meet there
-        copies.append(copy)
-    vacancy = point_defect(unit(name), {"kind": "vacancy", "supercell": [2, 2, 2]})
-    block = tile_at_random([*copies, vacancy], unit(name), [3, 3, 2], seed=9, rotate=rotate)
-    perfect = build(HOSTS[name], {"block": [6, 6, 4]})
-    counts = [block.get_chemical_symbols().count(s) for s in ("C", "Au")]
-    assert min(counts) > 0 and sum(counts) < 18
-    assert len(block) == len(perfect) - (18 - sum(counts))
-    assert np.allclose(block.cell, perfect.cell) and not block.pbc.any() and block.info["repeat"] == [1, 1, 1]
-    nearest = np.linalg.norm(block.positions[:, None] - perfect.positions[None], axis=-1)
-    assert len(set(nearest.argmin(axis=1).tolist())) == len(block)  # one atom per site
-    assert nearest.min(axis=1).max() < 0.05 * 6
-    solutes = block.positions[(block.symbols == "C") | (block.symbols == "Au")]
-    phases = np.exp(2j * np.pi * solutes / (2 * HOSTS[name].lattice_parameter))  # 1 each, were they a lattice
-    assert np.abs(phases.mean(axis=0)).max() < 0.9
-    again = tile_at_random([*copies, vacancy], unit(name), [3, 3, 2], seed=9, rotate=rotate)
-    assert (again.positions == block.positions).all()
-
-
-def test_displacements_turn_with_their_tile():
-    """Neighbours drawn towards a solute are as near to it in every shifted and turned tile."""
-    copy = point_defect(unit("Al"), {"kind": "substitution", "solute": "Au", "supercell": [2, 2, 2]})
-    vectors = copy.get_distances(0, range(len(copy)), mic=True, vector=True)
-    distances = np.linalg.norm(vectors, axis=1)
-    shell = np.flatnonzero(np.abs(distances - HOSTS["Al"].nearest_neighbour) < 1e-6)[:5]  # not a symmetric set
-    copy.positions[shell] -= 0.2 * vectors[shell] / distances[shell, None]
-    expected = np.sort(copy.get_distances(0, range(1, len(copy)), mic=True))
-    for seed in range(6):
-        tile = tile_at_random([copy], unit("Al"), [1, 1, 1], seed)
-        tile.pbc = True
-        gold = int(np.flatnonzero(tile.symbols == "Au")[0])
-        found = np.sort(np.delete(tile.get_distances(gold, range(len(tile)), mic=True), gold))
-        assert np.allclose(found, expected, atol=1e-6)
-
-
 def test_what_was_placed_goes_with_the_structure(tmp_path):
     atoms = at_random("Al", kind="substitution", solute="Si", concentration=0.1)
     write_structures([atoms], tmp_path / "x.cif", tmp_path / "x.extxyz")
@@ -366,29 +312,26 @@ def test_what_was_placed_goes_with_the_structure(tmp_path):
         ({"kind": "vacancy", "defects": [{"kind": "vacancy"}], "supercell": [2, 2, 2]}, "unknown setting"),
         ({"defects": [], "supercell": [2, 2, 2]}, "empty"),
         ({"defects": [{"kind": "vacancy"}, {"kind": "vacancy"}], "supercell": [2, 2, 2]}, "taken already"),
-        ({"kind": "vacancy", "index": [3, 3], "supercell": [2, 2, 2]}, "taken already"),
-        ({"kind": "vacancy", "index": 32, "supercell": [2, 2, 2]}, "within the 32 atoms"),
-        ({"kind": "vacancy", "index": 1.5, "supercell": [2, 2, 2]}, "within the 32 atoms"),
+        ({"kind": "vacancy", "position": [[0, 0, 0], [2, 0, 0]], "supercell": [2, 2, 2]}, "taken already"),
+        ({"kind": "vacancy", "index": 3, "supercell": [2, 2, 2]}, "unknown setting of point defects: index"),
         ({"kind": "vacancy", "position": [0.5, 0.25, 0], "supercell": [2, 2, 2]}, "no such site"),
         ({"kind": "vacancy", "position": [0.5, 0.5], "supercell": [2, 2, 2]}, "position must be"),
         ({"kind": "vacancy", "neighbour": {"shell": 1}, "supercell": [2, 2, 2]}, "0 are placed before"),
-        ({"kind": "vacancy", "count": 2, "index": 1, "supercell": [2, 2, 2]}, "not index and count"),
+        ({"kind": "vacancy", "count": 2, "position": [0, 0, 0], "supercell": [2, 2, 2]}, "not position and count"),
         ({"kind": "vacancy", "count": 2, "supercell": [2, 2, 2]}, "need a seed"),
         ({"kind": "vacancy", "count": 2.5, "seed": 1, "supercell": [2, 2, 2]}, "count must be"),
         ({"kind": "vacancy", "concentration": 25, "seed": 1, "supercell": [2, 2, 2]}, "0.01 is 1 %"),
         ({"kind": "vacancy", "count": 33, "seed": 1, "supercell": [2, 2, 2]}, "only 32 of 33"),
         ({"kind": "vacancy", "concentration": 1, "seed": 1, "supercell": [2, 2, 2]}, "no atom is left"),
         ({"kind": "vacancy", "minimum_separation": 9, "supercell": [2, 2, 2]}, "own periodic image"),
-        ({"kind": "vacancy", "index": [0, 1], "minimum_separation": 4, "supercell": [2, 2, 2]}, "from another defect"),
         (
             {
-                "kind": "interstitial",
-                "solute": "C",
-                "site": "tetrahedral",
-                "index": 0,
+                "kind": "vacancy",
+                "position": [[0, 0, 0], [0.5, 0.5, 0]],
+                "minimum_separation": 4,
                 "supercell": [2, 2, 2],
             },
-            "give a position",
+            "from another defect",
         ),
     ],
 )

@@ -192,6 +192,36 @@ def test_the_record_of_the_relaxation_goes_into_the_file(tmp_path):
     assert np.allclose(back.positions, atoms.positions, atol=1e-7)
     (cif,) = read_structures(tmp_path / "x.cif")
     assert np.allclose(cif.positions, atoms.positions, atol=1e-5)
+    assert cif.info["origin"]["relaxation"] == atoms.info["relaxation"]
+    assert cif.info["origin"]["boundaries"] == atoms.info["boundaries"]
+    write_structures([back], tmp_path / "again.cif")  # lists come back from the XYZ file as arrays
+    assert read_structures(tmp_path / "again.cif")[0].info["origin"]["boundaries"] == pytest.approx(
+        atoms.info["boundaries"]
+    )
+    row = dislocation.build(HOSTS["Al"], ROW)
+    write_structures([row], tmp_path / "row.cif")
+    origin = read_structures(tmp_path / "row.cif")[0].info["origin"]
+    assert origin == {key: row.info[key] for key in ("burgers_vector", "dislocations", "mismatch")}
+
+
+def test_the_table_of_the_page_is_what_the_potentials_give(root, monkeypatch):
+    """docs/structures.md prints what benchmarks/potentials.py computes; the last digit may be off by two."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import potentials
+
+    text = (root / "docs/structures.md").read_text()
+    assert text.count(potentials.HEAD) == 1
+    printed = text.split(potentials.HEAD)[1].split("\n\n")[0].splitlines()[2:]
+    assert [tuple(line.strip("| ").split(" | ")[:2]) for line in printed] == [
+        (name, element) for name, shipped in SHIPPED.items() for element in shipped.elements
+    ]
+    for line in printed:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        computed = potentials.row(find_potential(cells[0], HOSTS[cells[1]])).strip("|").split("|")
+        for place, (page, ours) in enumerate(zip(cells[2:], computed[2:], strict=True)):
+            numbers = [[float(x) for x in one.split(",") if x.strip()] for one in (page, ours)]
+            last = (1e-4, 1e-3, 0.1, 1e-3, 0.1)[place]
+            assert numbers[0] == pytest.approx(numbers[1], rel=0, abs=2.01 * last), (line, ours)
 
 
 def test_a_file_of_the_users_own(tmp_path, aluminium):

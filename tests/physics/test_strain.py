@@ -1,5 +1,6 @@
 """Hooke's law of the anisotropic crystal, and cells that deform as docs/conventions.md says."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_every_host_yields_to_a_stress_as_its_compliances_say(name):
     s12 = -host.c12 / ((host.c11 - host.c12) * (host.c11 + 2 * host.c12))
     stress = np.array([0.4, -0.2, 0.1, 0.05, -0.03, 0.02]) * host.c44 / 30
     expected = [s11 * s + s12 * (stress[:3].sum() - s) for s in stress[:3]] + list(stress[3:] / host.c44)
-    atoms = build(host, {"mode": "stress", "stress": stress.tolist()})
+    atoms = build(host, {"mode": "stress", "stress": dict(zip(COMPONENTS, stress.tolist(), strict=True))})
     assert voigt(atoms.info["deformation"]["strain"]) == pytest.approx(np.array(expected), rel=1e-9)
     xx, yy, zz, yz, xz, xy = stress
     assert np.allclose(atoms.info["deformation"]["stress"], [[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]], rtol=1e-9)
@@ -162,11 +163,30 @@ def test_the_normal_strain_of_films_in_closed_form(name):
 
 def test_a_tensor_in_full_is_the_strain():
     tensor = strain_tensor([0.01, -0.02, 0.005, 0.004, -0.006, 0.03])
-    by_matrix = build(HOSTS["Fe"], {"mode": "tensor", "strain": tensor.tolist()})
-    by_voigt = build(HOSTS["Fe"], {"mode": "tensor", "strain": voigt(tensor).tolist()})
-    assert np.allclose(by_matrix.cell, by_voigt.cell, atol=1e-14)
-    assert np.allclose(by_matrix.info["deformation"]["strain"], tensor)
-    assert np.allclose(by_matrix.cell, deform(unit_cell(HOSTS["Fe"]), tensor).cell)
+    components = dict(zip(COMPONENTS, voigt(tensor).tolist(), strict=True))
+    atoms = build(HOSTS["Fe"], {"mode": "tensor", "tensor": components})
+    assert np.allclose(atoms.info["deformation"]["strain"], tensor)
+    assert np.allclose(atoms.cell, deform(unit_cell(HOSTS["Fe"]), tensor).cell)
+    del components["yy"]
+    partly = build(HOSTS["Fe"], {"mode": "tensor", "tensor": components})
+    assert np.allclose(partly.info["deformation"]["strain"], tensor + np.diag([0, 0.02, 0]))
+
+
+def test_computed_elastic_constants_take_the_place_of_the_measured_ones(tmp_path):
+    """Poisson's ratio of a crystal under uniaxial stress is theirs, the lattice parameter is the table's."""
+    constants = {"c11": 200.0, "c12": 50.0, "c44": 75.0}
+    (tmp_path / "Al.json").write_text(json.dumps({**constants, "lattice_parameter": 9.9}))
+    settings = {"component": "xx", "value": 0.02, "elastic": "gpaw"}
+    atoms = build(HOSTS["Al"], settings, elastic=tmp_path / "Al.json")
+    lengths = atoms.cell.lengths() / HOSTS["Al"].lattice_parameter - 1
+    assert lengths == pytest.approx([0.02, -0.02 * 50 / 250, -0.02 * 50 / 250])
+    assert atoms.info["deformation"]["constants"] == constants
+    assert "constants" not in build(HOSTS["Al"], {"component": "xx", "value": 0.02}).info["deformation"]
+    sheared = build(HOSTS["Al"], {**settings, "component": "xy"}, elastic=tmp_path / "Al.json")
+    assert sheared.info["deformation"]["stress"][0][1] == pytest.approx(75.0 * 0.02)
+    for wrong, file in ((settings, None), ({"component": "xx", "value": 0.02}, tmp_path / "Al.json")):
+        with pytest.raises(ValueError, match="elastic: gpaw, and no other"):
+            build(HOSTS["Al"], wrong, elastic=file)
 
 
 def test_the_deformed_cell_goes_with_the_structure(tmp_path):
@@ -200,11 +220,11 @@ def test_unstable_elastic_constants_are_refused(c11, c12, c44):
         ({"mode": "stress"}, "either stress or pressure"),
         ({"mode": "stress", "stress": {"xx": 1}, "pressure": 1}, "either stress or pressure"),
         ({"mode": "stress", "stress": {"x": 1}}, "unknown strain component 'x'"),
-        ({"mode": "stress", "stress": [1, 2, 3]}, "6 finite numbers"),
+        ({"mode": "stress", "stress": [1, 2, 3, 4, 5, 6]}, "needs the setting stress, components such as"),
         ({"mode": "stress", "stress": {"xx": 50}}, "beyond 20%"),
-        ({"mode": "tensor"}, "needs the setting strain"),
-        ({"mode": "tensor", "strain": [[0, 0.1, 0], [0, 0, 0], [0, 0, 0]]}, "not symmetric"),
-        ({"mode": "tensor", "strain": [0.1, 0.2]}, "3x3 or six"),
+        ({"mode": "tensor"}, "needs the setting tensor"),
+        ({"mode": "tensor", "tensor": {"xz": "much"}}, "must be a number"),
+        ({"mode": "tensor", "tensor": {"zz": 0.3}}, "beyond 20%"),
         ({"component": "xx", "value": "much"}, "must be a number"),
         ({"component": "zx", "value": 0.01}, "unknown strain component 'zx'"),
         ({"component": "xx", "value": 2.0}, "beyond 20%"),

@@ -5,6 +5,8 @@ import re
 import pytest
 import yte
 
+from defraction import doctor
+
 CLUSTERS = ("slurm", "generic")
 RERUNS = ("rerun-triggers", "max-checksum-file-size", "rerun-incomplete")
 
@@ -59,6 +61,7 @@ def test_lines_for_rules_name_rules(root, bodies):
 def test_every_rule_with_gpu_or_first_principles_has_its_memory(root, bodies):
     needy = {name for name, body in bodies.items() if re.search(r"gpu=GPU|\*\*GPAW", body)}
     assert len(needy) > 8
+    needy -= {name for name in needy if "mem_mb=" in bodies[name]}  # it follows from the study
     for name in CLUSTERS:
         lines = profile(root, name)["set-resources"]
         assert {rule for rule in needy if "mem_mb" not in lines.get(rule, {})} == set(), name
@@ -78,8 +81,18 @@ def test_long_jobs_are_in_no_group(bodies):
         assert "group:" not in bodies[rule], rule
 
 
-def test_the_default_profile_gives_a_slurm_job_the_gpus_it_was_given(root, monkeypatch):
+def test_jobs_share_a_card_and_training_has_it_alone(root, bodies, monkeypatch):
+    """On one machine slots are counted, not GPUs: short jobs one after the other would wait for their own starts."""
     monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
-    assert int(profile(root, "default")["resources"]["gpu"]) == 1
+    resources = profile(root, "default")["resources"]
+    slots = int(re.search(r"(?m)^CARD = (\d+)", (root / "workflow/rules/common.smk").read_text())[1])
+    assert resources["card"] == slots == doctor.CARD > 1 and "gpu" not in resources
+    for rule, body in bodies.items():
+        if "gpu=GPU" in body:
+            whole = "card=CARD * GPU * " in body
+            assert whole == (rule == "train") and (whole or "card=GPU," in body), rule
+    # a cluster's own process counts GPUs alone
+    for name in CLUSTERS:
+        assert "card" not in profile(root, name).get("resources", {}), name
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
-    assert int(profile(root, "default")["resources"]["gpu"]) == 4
+    assert profile(root, "default")["resources"]["card"] == 4 * slots

@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CLIENTS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 DEFAULT_PLACE = Path("/etc/slurm")
@@ -84,9 +86,39 @@ def missing() -> str | None:
     if absent:
         return f"not installed: {', '.join(absent)} (Debian: apt-get install slurm-wlm munge)"
     configuration = DEFAULT_PLACE / "slurm.conf"
-    if configuration.exists():
+    if not configuration.exists():
+        return None
+    session = left_over(configuration)
+    if session is None:
         return f"this machine has a Slurm of its own ({configuration})"
+    alive = daemons(session)
+    if alive:
+        listed = ", ".join(f"{name} {pid}" for name, pid in alive.items())
+        return f"the Slurm of another test session runs here; if that session was killed, end its daemons: {listed}"
     return None
+
+
+def left_over(configuration: Path) -> Path | None:
+    """Folder of the test session that a configuration file was linked to; None: it belongs to no such session."""
+    if not configuration.is_symlink():
+        return None
+    folder = configuration.resolve().parent
+    return folder if (folder / "munge").is_dir() and (folder / "gres.conf").exists() else None
+
+
+def daemons(folder: Path) -> dict[str, int]:
+    """Process ids of the daemons of a session that live."""
+    files = {"slurmd": "slurmd.pid", "slurmctld": "slurmctld.pid", "munged": "munge/pid"}
+    numbers = {name: int((folder / file).read_text()) for name, file in files.items() if (folder / file).exists()}
+    return {name: pid for name, pid in numbers.items() if lives(pid, name)}
+
+
+def lives(pid: int, name: str) -> bool:
+    """Whether the process lives and has this name: ids are given again, so an id alone tells nothing."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return process.name() == name and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def client(*command: str, seconds: float = 30) -> str:
@@ -140,8 +172,8 @@ class Cluster:
         DEFAULT_PLACE.mkdir(parents=True, exist_ok=True)
         for name in ("slurm.conf", "gres.conf"):
             link = DEFAULT_PLACE / name
-            if link.is_symlink() and not link.exists():
-                link.unlink()  # of an earlier session that was killed
+            if link.is_symlink() and (not link.exists() or left_over(link) is not None):
+                link.unlink()  # of an earlier session that was killed; `missing` saw that its daemons are gone
             link.symlink_to(self.folder / name)
             self.links.append(link)
         self._start_daemons()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, missing
+from repository import copy_repository
 
 HERE = Path(__file__).parent
-LEFT_OUT = shutil.ignore_patterns(".venv", ".tools", ".git", ".snakemake", "results", "logs", "__pycache__", ".*_cache")
 # The profile asks for states after 40 s and then every 10 s at most: right for a cluster, long for jobs of seconds.
 IMPATIENT = ("--slurm-init-seconds-before-status-checks", "3", "--max-status-checks-per-second", "0.5")
 NOTES = pytest.StashKey[list[str]]()
@@ -124,6 +124,6 @@ def accident(slurm, root, tmp_path):
 def study(slurm, root, tmp_path_factory):
     """A copy of the repository with the smoke study."""
     folder = tmp_path_factory.mktemp("study") / "defraction"
-    shutil.copytree(root, folder, ignore=LEFT_OUT)
+    copy_repository(root, folder)
     (folder / "results").mkdir()
     return Workflow(folder, slurm)

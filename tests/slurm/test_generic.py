@@ -115,6 +115,21 @@ def test_submit_says_what_is_missing(root, bin_of_straw, tmp_path):
     assert done.returncode == 1 and "none of qsub, bsub, sbatch" in done.stderr
 
 
+@pytest.mark.parametrize("program", ["qdel", "bkill", "scancel"])
+def test_cancel(root, bin_of_straw, tmp_path, program):
+    """All numbers go to the scheduler's own command, with its answer: what it could not cancel is no success."""
+    command(bin_of_straw, program, f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexit 3\n')
+    script = [root / "profiles/generic/cancel.sh", "7.head", "8.head"]
+    done = subprocess.run(script, env={"PATH": str(bin_of_straw)}, capture_output=True, text=True)
+    assert (done.returncode, (tmp_path / "asked").read_text()) == (3, "7.head 8.head\n")
+
+
+def test_cancel_says_what_is_missing(root, bin_of_straw):
+    script = [root / "profiles/generic/cancel.sh", "7"]
+    done = subprocess.run(script, env={"PATH": str(bin_of_straw)}, capture_output=True, text=True)
+    assert done.returncode == 1 and "none of qdel, bkill, scancel" in done.stderr
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is None,
     reason="snakemake-executor-plugin-cluster-generic is not installed (make cluster)",

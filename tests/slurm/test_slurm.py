@@ -4,10 +4,12 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -80,6 +82,9 @@ def test_accidents(slurm, accident, states, note):
     group.sort(key=lambda member: member["started"])
     assert all(a["ended"] <= b["started"] for a, b in itertools.pairwise(group))
     note("groups: four short jobs in one Slurm job, one after the other")
+
+    for rule in ("memory", "time", "cancelled"):
+        assert {job.partition for job in states(accident, f"rule_{rule}")} == {"cpu"}
 
     failures = re.findall(r"SLURM status is: '(\w+)'", log)
     assert len(failures) == 2 + len(timed_out), failures
@@ -174,6 +179,47 @@ def test_molecular_dynamics_goes_on_in_the_next_job(slurm, study, note):
     note(f"segments: molecular dynamics on 2 MPI ranks, one geometry in each of {geometries} jobs, {seconds:.0f} s")
 
 
+def test_molecular_dynamics_that_slurm_ends_goes_on(slurm, study, tmp_path, note):
+    """Far more steps than fit into the limit, and no wall time to end by itself: the next attempt takes up the geometry
+    that was the last whole one when Slurm ended the first."""
+    made = shutil.ignore_patterns("results", "logs", ".snakemake", "run.log")
+    shutil.copytree(study.folder, tmp_path / "defraction", ignore=made)
+    study = replace(study, folder=tmp_path / "defraction")
+    condition = "al-thermal-200K-2x1x1"
+    settings = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
+    settings["first_principles"] |= {"source": "library", "overrides": {"aimd": {"timestep": 0.1, "steps": 5000}}}
+    settings["conditions"] = [{"kind": "thermal", "host": "Al", "supercell": [2, 1, 1], "temperatures": [200]}]
+    (study.folder / "config/long.yaml").write_text(yaml.safe_dump(settings))
+    limit = ("--set-resources", "aimd:runtime=1", "aimd:mem_mb=4000")
+    target = f"results/first_principles/aimd/{condition}.json"
+    process = study.start("--configfile", "config/long.yaml", *limit, "--", target)
+
+    def computed() -> int:
+        """Geometries on disk: the whole lines of the restart state but its first."""
+        files = (study.folder / f"results/.restart/aimd-{condition}").rglob("*.jsonl")
+        return sum(max(0, path.read_bytes().count(b"\n") - 1) for path in files)
+
+    def resumed() -> int:
+        log = study.folder / f"logs/aimd/{condition}.log"
+        found = re.search(r"resuming after (\d+) computed geometries", log.read_text() if log.exists() else "")
+        return int(found[1]) if found else 0
+
+    try:
+        slurm.wait_until(computed, "the first geometry is computed", 300)
+        (number,) = study.submitted()[f"rule_aimd/{condition}"]
+        slurm.wait_until(lambda: number in slurm.finished(), "Slurm ends the job at its limit", 240)
+        before = computed()
+        slurm.wait_until(lambda: resumed() and computed() > resumed(), "the next attempt goes on", 240)
+    finally:
+        process.kill()
+        process.wait()
+        slurm.cancel()
+    first = slurm.finished()[number]
+    assert (first.state, first.minutes, first.partition) == ("TIMEOUT", 1, "cpu")
+    assert resumed() == before >= 1
+    note(f"wall time: our molecular dynamics TIMEOUT after {before} geometries; the next attempt went on from there")
+
+
 def test_smoke_study(slurm, study, note):
     """The whole study, after the molecular dynamics above, which it takes as it is."""
     started, earlier, read = time.monotonic(), set(slurm.finished()), len(study.log.read_text())
@@ -183,7 +229,7 @@ def test_smoke_study(slurm, study, note):
     seconds = time.monotonic() - started
     finished = [job for number, job in slurm.finished().items() if number not in earlier]
     jobs = int(re.findall(r"(\d+) of \1 steps \(100%\) done", study.log.read_text())[-1])
-    assert {job.state for job in finished} == {"COMPLETED"}
+    assert {(job.state, job.partition) for job in finished} == {("COMPLETED", "cpu")}
     assert len(finished) < jobs / 2
     assert "rule aimd" not in study.log.read_text()[read:]
     for name in ("accuracy.csv", "report.html"):

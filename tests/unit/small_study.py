@@ -58,7 +58,7 @@ def build(root: Path, conditions: int = 3, pixels: int = 64, origin: str = "") -
             cif = {"cif": f"results/structures/{name}.cif", "log": f"results/structures/{name}.gpaw.txt"}
             record("structure", {"sites": ["resources/sites.txt"]}, cif, {"condition": name})
             write(f"results/patterns/{name}.nc", f"pattern {pixels} of {name} {origin}\n")
-            inputs = {"structure": [f"results/structures/{name}.cif"], "code": list(CODE)}
+            inputs = {"structure": [f"results/structures/{name}.cif"], "code": ["workflow/scripts/simulate.py"]}
             patterns = {"patterns": f"results/patterns/{name}.nc"}
             record("simulate", inputs, patterns, {"diffraction": {"pixels": pixels, "model": "physical"}}, CODE)
         write("results/accuracy.csv", f"a,{pixels}\n")

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import ase.io
 import gemmi
@@ -22,6 +24,8 @@ SMALL = {
     "vacancy": "--supercell 2 2 2",
     "substitution": "--supercell 2 1 1 --solute Si",
     "interstitial": "--supercell 2 2 2 --solute C --site octahedral",
+    "point_defects": '--supercell 2 2 2 --defects {"kind":"vacancy"} {"kind":"substitution","solute":"Si"'
+    ',"neighbour":{"shell":1}}',
     "random_defects": "--concentration 0.25 --repeat 4 4 4",
     "random_displacements": "--fraction 0.03 --repeat 3 3 3",
     "dislocation": "--count 2 --spacing 20 --size 48 32 --line-repeat 3",
@@ -52,7 +56,8 @@ def test_the_small_set_holds_every_kind_but_the_one_that_needs_gpaw():
 def test_every_kind_comes_as_two_files_that_other_programs_read_alike(build, kind):
     status, out, err = build(f"--host Al --kind {kind} {SMALL[kind]} -o x.cif")
     assert status == 0, err
-    assert kind.replace("random_displacements", "displaced").replace("random_defects", "random") in out
+    names = {"random_displacements": "displaced", "random_defects": "random", "point_defects": "defects-vacancy-si"}
+    assert names.get(kind, kind) in out
     written = ase.io.read("x.extxyz")
     origin = read_structures("x.cif")[0].info["origin"]
     assert origin["command"] == "defraction build"
@@ -105,6 +110,55 @@ def test_several_defects_stand_in_one_supercell(build):
     silicon = read_structures("y.cif")[0]
     fractions = silicon.get_scaled_positions()[silicon.symbols == "Si"]
     np.testing.assert_allclose(sorted(fractions.tolist()), [[0, 0, 0], [0.5, 0.25, 0.25]], atol=1e-9)
+
+
+def test_tensors_of_stress_and_strain_by_components(build):
+    status, _, err = build("--host Al --kind strain --mode stress --stress xx=0.5 xy=-0.1 --repeat 2 2 2 -o x.cif")
+    assert status == 0, err
+    stress = read_structures("x.cif")[0].info["origin"]["deformation"]["stress"]
+    np.testing.assert_allclose(stress, [[0.5, -0.1, 0], [-0.1, 0, 0], [0, 0, 0]], atol=1e-12)
+    build("--host Fe --kind strain --tensor zz=0.01 yz=-0.02 --repeat 2 2 2 -o y.cif")
+    strain = read_structures("y.cif")[0].info["origin"]["deformation"]["strain"]
+    np.testing.assert_allclose(strain, [[0, 0, 0], [0, 0, -0.01], [0, -0.01, 0.01]], atol=1e-12)
+
+
+def test_a_solute_beside_a_vacancy(build):
+    command = "--host Al --kind point_defects --supercell 3 3 3 --defects "
+    build(command + '{"kind":"vacancy"} {"kind":"substitution","solute":"Si","neighbour":{"shell":1}} -o x.cif')
+    (atoms,) = read_structures("x.cif")
+    a = read_hosts(build_command.ROOT / "resources/hosts.csv")["Al"].lattice_parameter
+    silicon = atoms.positions[atoms.symbols == "Si"]
+    assert len(atoms) == 107 and len(silicon) == 1
+    vector = silicon[0] - 3 * a * np.round(silicon[0] / (3 * a))  # from the vacancy at the origin
+    assert np.linalg.norm(vector) == pytest.approx(a / np.sqrt(2))
+    status, _, err = build(command + '{"kind":"vacancy"} -o y.cif')  # a list of one
+    assert status == 0, err
+
+
+def test_elastic_constants_by_gpaw_are_computed_beside_the_structure(build, monkeypatch):
+    """EMT in the place of GPAW; after the run summary and log lie beside the structure and the state is gone."""
+    from ase.calculators.emt import EMT
+
+    from defraction.first_principles import elastic, lattice
+
+    for module in (elastic, lattice):
+        compute = module.compute
+        monkeypatch.setattr(
+            module, "compute", lambda *a, compute=compute: compute(*a, calculator_factory=lambda *_: EMT())
+        )
+    status, out, err = build("--host Cu --kind strain --component xx --value 0.02 --elastic gpaw -o x.cif")
+    assert status == 0, err
+    assert "cu-strain-xx+2pct-gpaw" in out
+    computed = json.loads(Path("x.json").read_text())
+    origin = read_structures("x.cif")[0].info["origin"]
+    assert origin["deformation"]["constants"] == {key: computed[key] for key in ("c11", "c12", "c44")}
+    assert origin["first_principles"]["preset"] == "laptop"
+    assert origin["first_principles"]["elastic"]["settings"] == computed["settings"]
+    atoms = ase.io.read("x.extxyz")
+    poisson = computed["c12"] / (computed["c11"] + computed["c12"])
+    table = read_hosts(build_command.ROOT / "resources/hosts.csv")["Cu"]
+    assert atoms.cell.lengths()[1] == pytest.approx(table.lattice_parameter * (1 - 0.02 * poisson))
+    assert not [name for name in os.listdir() if name.startswith(".")]
 
 
 def test_a_structure_is_that_of_the_study_with_the_same_seed(build):
@@ -178,6 +232,8 @@ def test_gpaw_computes_what_the_library_lacks_and_keeps_log_and_summary(tmp_path
         ("--host Al --kind twin -o x.xyz", "ends in .cif or .extxyz"),
         ("--host Al --kind vacancy --supercell 2 2 2 --cell relaxed -o x.cif", "--cell: a relaxed cell takes GPAW"),
         ("--host Al --kind twin --source net -o x.cif", "neither library nor compute"),
+        ("--host Al --kind strain --mode stress --stress xq=1 -o x.cif", "--stress.xq: unknown key; did you mean"),
+        ("--host Al --kind strain --mode stress --stress xx -o x.cif", "--stress.xx: input should be a valid number"),
         ("--host Si --kind twin -o x.cif", "fcc"),
     ],
 )
@@ -212,4 +268,11 @@ def test_every_sweep_of_the_configuration_is_known():
         if str(field.annotation).startswith(("list", "typing.Annotated[list", "typing.Union[typing.Annotated[list"))
         or "Tag(tag='list')" in str(field.annotation)
     }
-    assert lists == {*build_command.SWEEPS, "positions"}  # several sites are one structure
+    assert lists == {*build_command.SWEEPS, *build_command.LISTS, "positions"}  # several sites are one structure
+    tensors = {
+        key
+        for model in config.KINDS.values()
+        for key, field in model.model_fields.items()
+        if config.Tensor in get_args(field.annotation)
+    }
+    assert tensors == set(build_command.TENSORS)

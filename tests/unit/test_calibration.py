@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from defraction.calibration import calibration_of
+from defraction.evaluation.calibration import calibration_of
 
 
 def measure(probability, truth, bins=10):

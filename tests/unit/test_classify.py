@@ -11,7 +11,7 @@ import torch
 from ase.build import bulk
 from PIL import Image
 
-from defraction import classify_command, cli, export, pictures
+from defraction import classify_command, cli, dataset, export, pictures
 from defraction.diffraction.patterns import simulate
 from defraction.learning import model, openset, shipping
 from defraction.learning.classify import Classifier, classify
@@ -34,8 +34,11 @@ CARD = {
     "settings": {"augmentation": {"rotation": 180.0, "shift": 1.0, "scale": 0.02, "mirror": True}},
     "seed": 1,
     "precision": "fp32",
-    "data": {"training_digest": "0123456789abcdef0123", "training_crystals": 3, "training_patterns": 12},
-    "metrics": {"train_loss": 1.0},
+    "data": {
+        "training_digest": "0123456789abcdef0123", "training_crystals": 3, "training_patterns": 12,
+        "split": "3 crystals train, 1 crystals held out",
+    },
+    "metrics": {"train_loss": 1.0, "held_out_accuracy": 0.125},
     "selection": "weights of the last step",
 }  # fmt: skip
 
@@ -184,6 +187,8 @@ def test_turned_copies_are_averaged(folder, files):
     one, four = (classify(classifier, pictures.read_pictures(files / "al.nc"), copies=n) for n in (1, 4))
     assert len(one["patterns"]) == len(four["patterns"])
     assert one["patterns"][0]["probabilities"] != four["patterns"][0]["probabilities"]
+    for single, copied in zip(one["patterns"], four["patterns"], strict=True):
+        assert copied["unlikeness"] == single["unlikeness"]  # the threshold is one of single patterns
 
 
 def test_a_picture_that_is_no_pattern_is_flagged(run, tmp_path):
@@ -267,6 +272,8 @@ def test_shipping_halves_the_file_and_keeps_the_answers(run, folder, files, tmp_
     assert card["shipped"]["half_precision"]["largest_difference"] < 0.02
     text = (tmp_path / "shipped/README.md").read_text()
     assert text.startswith("---\nlicense: mit") and "AUROC" in text and "`make run`" in text
+    assert CARD["data"]["split"] in text and "on purpose" in card["shipped"]["training_set"]
+    assert "held_out_accuracy" not in text  # progress of the training, no measurement
     full, half = (json.loads(run("classify", files / "al.nc", "--model", path, "--json")[1])
                   for path in (folder, tmp_path / "shipped"))  # fmt: skip
     for one, other in zip(full["patterns"], half["patterns"], strict=True):
@@ -292,6 +299,55 @@ def test_shipping_needs_the_statistics_of_the_same_network(run, folder, tmp_path
     status, _, err = run("export-model", source, tmp_path / "shipped")
     assert status == 2 and "another network" in err
     assert not (tmp_path / "shipped").exists()
+
+
+def coarse(state):
+    """Three bits of mantissa: a precision that no answer survives."""
+    return {name: value.to(torch.float8_e4m3fn).half() if value.ndim > 1 else value for name, value in state.items()}
+
+
+REFUSED = {
+    "too large a file": ("LIMIT", 10**6, "more than 1 MB"),
+    "another precision, other answers": ("half_precision", coarse, "changes a probability by"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_model_that_cannot_be_shipped_leaves_the_shipped_one(run, folder, tmp_path, monkeypatch, reason):
+    name, value, words = REFUSED[reason]
+    target = tmp_path / "shipped"
+    target.mkdir()
+    (target / "model.safetensors").write_text("the one before")
+    monkeypatch.setattr(shipping, name, value)
+    status, _, err = run("export-model", folder, target)
+    assert status == 2 and words in err
+    assert [path.name for path in target.iterdir()] == ["model.safetensors"]
+    assert (target / "model.safetensors").read_text() == "the one before"
+
+
+SHIPPED = classify_command.MODEL
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason=f"no {SHIPPED.name} in resources/models yet")
+def test_the_shipped_model_knows_aluminium(tmp_path):
+    """Al, a crystal of its training, along its 16 axes: the folder as a user finds it, the command's own way."""
+    assert (SHIPPED / "model.safetensors").stat().st_size < 90 * 10**6
+    card = json.loads((SHIPPED / "card.json").read_text())
+    assert card["shipped"]["half_precision"]["largest_difference"] <= shipping.LARGEST_DIFFERENCE
+    assert card["shipped"]["accuracy"] and card["shipped"]["unseen_crystals"]
+    classifier = Classifier.load(SHIPPED, "cpu")
+    assert classifier.statistics is not None and len(classifier.card["labels"]) == 48
+    image = card["image"]
+    settings = {**image["diffraction"], "debye_waller": {}, "average_snapshots": False}
+    data = simulate(bulk("Al", "fcc", a=4.0496, cubic=True), settings, "cpu", repeat=(40, 30, 20),
+                    voltages=image["voltages"][:1], camera_lengths=image["camera_lengths"][:1])  # fmt: skip
+    data.to_netcdf(tmp_path / "al.nc")
+    answer = classify(classifier, pictures.read_pictures(tmp_path / "al.nc"))
+    assert answer["ensemble"]["patterns"] == 16 and answer["ensemble"]["space_group"] == 225
+    truth = dataset.true_labels(classifier.table, 225, data["uvw"].values.tolist())
+    right = [pattern["label"] == label for pattern, label in zip(answer["patterns"], truth, strict=True)]
+    assert sum(right) >= 4  # always the same answer is right once
+    assert answer["ensemble"]["patterns_with_warning"] <= 8  # one in twenty of all known patterns has a warning
 
 
 def test_onnx_gives_the_answers_of_torch_for_any_batch(run, folder, files, tmp_path):

@@ -5,7 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from defraction import comparison, published
+from defraction import published
+from defraction.evaluation import comparison, summary
+from defraction.evaluation.columns import TABLES
 from defraction.published import Published, stand_in
 
 PATTERNS = {"main": {"pixels": 256, "zone_axes": 16, "voltages": 3, "camera_lengths": 3}}
@@ -33,7 +35,7 @@ def row(
         "model": of, "condition": condition, "control": control, "kind": kind, "n_patterns": n, "n_copies": 4,
         "accuracy_label": accuracy, "accuracy_label_low": accuracy - 0.05 if low is None else low,
         "accuracy_label_high": accuracy + 0.05 if high is None else high,
-        "accuracy_space_group": 0.5, "accuracy_ensemble": 1.0, "limit_space_group": 0.6,
+        "accuracy_space_group": 0.5, "accuracy_ensemble": 1.0, "limit_space_group": 0.6, "limit_ensemble": 1.0,
         "loss_label": loss[0], "loss_label_low": loss[1], "loss_label_high": loss[2],
     }  # fmt: skip
 
@@ -86,10 +88,26 @@ def test_the_control_of_a_pair_is_pooled_too():
     assert (perfect["control"], perfect["control_accuracy_label"]) == ("", None)
 
 
-@pytest.mark.parametrize(("loss", "agrees"), [((0.01, -0.01, 0.03), "yes"), ((0.1, 0.05, 0.15), "no")])
-def test_no_effect_is_a_loss_that_may_be_zero(loss, agrees):
-    (found,) = compare(entry("al-strain-xx+2.5pct", None, "flat"), [row("al-strain-xx+2.5pct", 0.9, loss=loss)])
-    assert found["agrees"] == agrees
+@pytest.mark.parametrize(
+    ("loss", "control", "agrees"),
+    [
+        ((0.01, -0.01, 0.03), 0.95, "yes"),
+        ((-0.06, -0.1, -0.02), 0.95, "yes"),  # better than without strain
+        ((0.1, 0.05, 0.15), 0.95, "no"),
+        ((0.02, 0.005, 0.035), 0.95, "no"),  # small, but sure
+        ((0.0, -0.2, 0.2), 0.95, "undecided"),  # so few patterns that anything may be
+        ((0.02, -0.01, 0.05), 0.95, "undecided"),
+        ((0.01, -0.01, 0.03), 0.5, "control"),  # a network that hardly knows the crystal loses nothing
+        ((0.1, 0.05, 0.15), 0.5, "no"),  # what it loses all the same, it loses
+        ((0.0, -0.2, 0.2), 0.5, "undecided"),
+        ((None, None, None), 0.95, ""),
+    ],
+)
+def test_no_effect_wants_a_loss_that_is_surely_small_from_a_crystal_that_is_known(loss, control, agrees):
+    strained = row("al-strain-xx+2.5pct", 0.9, loss=loss, control="al-pristine")
+    found = compare(entry("al-strain-xx+2.5pct", None, "flat"), [strained, row("al-pristine", control)])
+    assert [r["agrees"] for r in found] == [agrees]
+    assert found[0]["difference"] is None
 
 
 def test_stand_ins_are_the_nearest_and_are_named():
@@ -130,6 +148,45 @@ def test_axes_shown_have_a_row_of_their_own():
     assert [(r["axes"], r["accuracy_label"]) for r in found] == [("all", 0.4), ("shown in the article", 0.2)]
 
 
+def test_the_control_of_axes_shown_is_that_over_the_same_axes():
+    """As `evaluate` writes it: the column `control` of a row `@shown` names a row `@shown`."""
+    rows = [
+        row("al-twin", 0.4, control="al-twin-control"),
+        row("al-twin-control", 0.9, 0.8, 0.95, control="al-twin-control"),
+        row("al-twin@shown", 0.2, n=9, loss=(0.3, 0.1, 0.5), control="al-twin-control@shown"),
+        row("al-twin-control@shown", 0.5, 0.21, 0.77, n=9, control="al-twin-control@shown"),
+    ]
+    shown = compare(entry("al-twin", 0.338), rows)[1]
+    assert (shown["condition"], shown["control"]) == ("al-twin", "al-twin-control")
+    assert shown["control_accuracy_label"] == pytest.approx(0.5)
+    assert (shown["control_accuracy_label_low"], shown["control_accuracy_label_high"]) == (0.21, 0.77)
+
+
+@pytest.mark.parametrize(
+    ("other", "remark"),
+    [
+        ({}, "its patterns train the network; held out in no model of this run; a note"),
+        ({"split_by": "image"}, "part of its patterns trains the network; held out in no model of this run; a note"),
+        ({"hosts": "held_out"}, "a note"),
+    ],
+)
+def test_a_host_of_the_training_is_named_as_such(other, remark):
+    (found,) = compare(entry("al-pristine"), [row("al-pristine", 0.9, kind="pristine")], [model(**other)])
+    assert found["remark"] == remark
+    (strained,) = compare(entry("al-strain-xx+2pct"), [row("al-strain-xx+2pct", 0.9)], [model(**other)])
+    assert strained["remark"] == "a note"
+
+
+def test_the_model_that_holds_the_hosts_out_is_named():
+    models = [model(), model("strict", hosts="held_out"), model("strict", 2, hosts="held_out")]
+    found = compare(
+        entry("al-pristine"), [row("al-pristine", 0.9, kind="pristine", of=m["model"]) for m in models], models
+    )
+    assert [r["remark"] for r in found] == ["its patterns train the network; held out in strict; a note"] + [
+        "a note"
+    ] * 2
+
+
 def test_seeds_are_those_of_one_name():
     models = [model(seed=1), model(seed=2), model("article", 1, diffraction_model="article")]
     values = {"main-seed1": 0.9, "main-seed2": 0.8, "article-seed1": 0.7}
@@ -138,15 +195,17 @@ def test_seeds_are_those_of_one_name():
     assert [(r["seeds"], r["seeds_mean"], r["seeds_min"]) for r in found] == [(2, pytest.approx(0.85), 0.8)] * 2 + [
         (1, 0.7, 0.7)
     ]
-    spread = {(r["name"], r["quantity"]): r for r in comparison.spread(rows, models)}
+    spread = {(r["name"], r["quantity"]): r for r in summary.spread(rows, models)}
     main = spread["main", "accuracy_label"]
     assert (main["mean"], main["sd"]) == pytest.approx((0.85, np.std([0.9, 0.8], ddof=1)))
     assert spread["article", "accuracy_label"]["sd"] is None
-    grouped = comparison.resolution(rows, models)
+    assert [spread["main", f"accuracy_{by}"]["limit"] for by in ("label", "space_group", "ensemble")] == [None, 0.6, 1]
+    grouped = summary.resolution(rows, models)
     assert [(r["name"], r["group"], r["seeds"]) for r in grouped] == [
         ("main", "pristine", 2),
         ("article", "pristine", 1),
     ]
+    assert {r["limit_ensemble"] for r in grouped} == {1.0}
 
 
 def test_the_published_tables_are_sound(root):
@@ -160,6 +219,14 @@ def test_the_published_tables_are_sound(root):
         if r.quantity.startswith("atoms:"):
             per_cell[r.condition] += r.value
     assert per_cell["al-vacancy-2x2x2"] == 31 and per_cell["fe-vacancy-3x3x3"] == 53  # as many as the cells hold
+
+
+def test_published_numbers(root):
+    found = {row.condition: row for row in published.read_published(root / "resources/paper/published.csv")}
+    assert found["al-pristine"].accuracy == 0.9865
+    assert found["pooled-vacancy-high"].members == ("al-vacancy-2x2x2", "fe-vacancy-3x3x3")
+    assert found["al-strain-xx+2.5pct"].relation == "flat" and found["al-strain-xx+2.5pct"].accuracy is None
+    assert all(row.page and row.where for row in found.values())
 
 
 @pytest.mark.parametrize(
@@ -190,22 +257,22 @@ def test_shown_axes_lie_in_the_frames_of_the_builders():
 
 
 def test_tables_of_models_are_joined(tmp_path, root):
-    from defraction import evaluation, models
+    from defraction import models
     from defraction.learning import labels
     from defraction.tables import write_rows
 
     labels.write_labels(tmp_path / "labels.csv", zone_axes=[(0, 0, 1)])
     models.write_table(tmp_path / "models.csv", [model() | {"headline": 1}, model(seed=2) | {"headline": 0}])
-    tables = {name: [] for name in evaluation.TABLES}
+    tables = {name: [] for name in TABLES}
     for seed in (1, 2):
-        for name, columns in evaluation.TABLES.items():
+        for name, columns in TABLES.items():
             path = tmp_path / f"{name}-{seed}.csv"
             line = dict.fromkeys(columns) | row("al-pristine", 0.9, of=f"main-seed{seed}", kind="pristine")
             line |= {"control": "al-pristine"}
             write_rows(path, columns, [line] if name == "accuracy" else [])
             tables[name].append(path)
-    outputs = {n: tmp_path / f"{n}.csv" for n in (*evaluation.TABLES, "comparison", "spread", "resolution", "classes")}
-    comparison.summarise_files(
+    outputs = {n: tmp_path / f"{n}.csv" for n in (*TABLES, "comparison", "spread", "resolution", "classes")}
+    summary.summarise_files(
         tables, tmp_path / "models.csv", root / "resources/paper/published.csv", tmp_path / "labels.csv", outputs,
         {"confidence": 0.95}, PATTERNS, [],
     )  # fmt: skip

@@ -49,6 +49,35 @@ def test_generated_documents_are_up_to_date(root):
         ),
         (with_condition(kind="strain", values=[0.01]), ["needs a component"]),
         (with_condition(kind="strain", mode="pressure", component="xx", values=[1]), ["takes no component"]),
+        (with_condition(kind="strain", mode="stress", values=[1]), ["needs either a component, or stress"]),
+        (with_condition(kind="strain", mode="stress", component="xx", stress={"xy": 1}), ["either a component"]),
+        (with_condition(kind="strain", mode="stress", stress={"xq": 1}), ["conditions[0].stress.xq", "did you mean"]),
+        (with_condition(kind="strain", mode="stress", stress={"xx": 0}), ["all components of stress are zero"]),
+        (with_condition(kind="strain", component="xx", stress={"xx": 1}), ["either a component, or stress"]),
+        (with_condition(kind="strain", stress={"xx": 1}, tensor={"xx": 0.1}), ["the mode stress takes no tensor"]),
+        (with_condition(kind="strain", mode="tensor"), ["needs tensor, such as"]),
+        (with_condition(kind="strain", mode="tensor", tensor={"xx": 0.1}, values=[1, 3]), ["0.3", "beyond 0.2"]),
+        (with_condition(kind="strain", mode="stress", stress={"xx": 1}, values=[0]), ["control"]),
+        (with_condition(kind="strain", mode="hydrostatic", values=[0.01], elastic="gpaw"), ["leave elastic out"]),
+        (with_condition(kind="strain", component="xx", values=[0.01], preset="paper"), ["add elastic: gpaw"]),
+        (with_condition(kind="point_defects", supercell=[2, 2, 2], defects=[]), ["conditions[0].defects"]),
+        (
+            with_condition(kind="point_defects", supercell=[2, 2, 2], defects=[{"kind": "vacancy", "cont": 2}]),
+            ["conditions[0].defects[0].cont", "did you mean 'count'"],
+        ),
+        (
+            with_condition(kind="point_defects", supercell=[2, 2, 2], defects=[{"kind": "substitution"}]),
+            ["conditions[0].defects[0]", "the defect substitution needs a solute"],
+        ),
+        (
+            with_condition(
+                kind="point_defects",
+                supercell=[2, 2, 2],
+                defects=[{"kind": "vacancy", "count": 2, "positions": [[0, 0, 0]]}],
+            ),
+            ["positions and count say where the vacancy goes"],
+        ),
+        (with_condition(kind="thermal", supercell=[1, 1, 1], temperatures=[300], flights=0), ["flights"]),
         (with_condition(kind="random_defects", defect="substitution", concentrations=[0.1]), ["needs a solute"]),
         (with_condition(kind="random_defects", defect="vacancy", site="octahedral", concentrations=[0.1]), ["no site"]),
         (with_condition(kind="random_displacements", fractions=[0.4]), ["less than or equal to 0.25"]),
@@ -108,6 +137,15 @@ def test_unknown_host_and_element(hosts):
     for entry, part in [
         ({"kind": "pristine", "host": "All"}, "did you mean 'Al'"),
         ({"kind": "substitution", "host": "Al", "solute": "Zz", "supercell": [1, 1, 1]}, "'Zz' is no chemical element"),
+        (
+            {
+                "kind": "point_defects",
+                "host": "Al",
+                "supercell": [2, 2, 2],
+                "defects": [{"kind": "vacancy"}, {"kind": "substitution", "solute": "Zz"}],
+            },
+            "defects[1].solute: 'Zz' is no chemical element",
+        ),
     ]:
         settings = config.validate({"conditions": [entry]})
         with pytest.raises(config.ConfigError) as error:
@@ -163,6 +201,26 @@ def test_table_round_trip(root, hosts, tmp_path):
             {"mode": "stress", "stress": {"xy": 1.0}},
         ),
         (
+            {"kind": "strain", "mode": "stress", "stress": {"xx": 0.5, "xy": -0.1}},
+            ["al-strain-stress-xx+0.5-xy-0.1GPa"],
+            {"mode": "stress", "stress": {"xx": 0.5, "xy": -0.1}},
+        ),
+        (
+            {"kind": "strain", "mode": "stress", "stress": {"xx": 0.5, "xy": 0.1}, "values": [2, -1]},
+            ["al-strain-stress-xx+1-xy+0.2GPa", "al-strain-stress-xx-0.5-xy-0.1GPa"],
+            {"mode": "stress", "stress": {"xx": 1.0, "xy": 0.2}},
+        ),
+        (
+            {"kind": "strain", "tensor": {"zz": 0.01, "xz": 0.004}},
+            ["al-strain-tensor-zz+0.01-xz+0.004"],
+            {"mode": "tensor", "tensor": {"zz": 0.01, "xz": 0.004}},
+        ),
+        (
+            {"kind": "strain", "component": "xy", "values": [0.02], "elastic": "gpaw", "preset": "paper"},
+            ["al-strain-xy+0.02rad-gpaw-paper"],
+            {"component": "xy", "value": 0.02, "elastic": "gpaw", "preset": "paper"},
+        ),
+        (
             {"kind": "strain", "mode": "biaxial", "plane": [1, 1, 1], "values": [0.02]},
             ["al-strain-biaxial-111+2pct"],
             {"mode": "biaxial", "plane": [1, 1, 1], "value": 0.02},
@@ -184,6 +242,45 @@ def test_ids_and_settings_of_more_kinds(hosts, entry, ids, settings):
     assert list(table) == ["al-pristine", *ids]
     assert settings.items() <= table[ids[0]].settings.items()
     assert all(table[i].control == "al-pristine" for i in ids)
+
+
+def one(hosts, entry, **other) -> dict:
+    return expansion.expand(config.validate({"conditions": [{"host": "Al", **entry}], **other}), hosts)
+
+
+def test_several_kinds_of_defects_are_one_condition_relaxed_and_unrelaxed(hosts):
+    pair = [{"kind": "vacancy"}, {"kind": "substitution", "solute": "Si", "neighbour": {"shell": 2}}]
+    entry = {"kind": "point_defects", "supercell": [2, 2, 2], "defects": pair}
+    control, relaxed, unrelaxed = one(hosts, entry)
+    assert control == "al-perfect-2x2x2" and unrelaxed == f"{relaxed}-unrelaxed"
+    assert relaxed.startswith("al-defects-vacancy-si-") and relaxed.endswith("-2x2x2")
+    chosen = one(hosts, entry)[relaxed].settings["defect"]
+    assert chosen["defects"][1]["neighbour"] == {"shell": 2, "of": 0}
+    assert "seed" not in chosen and one(hosts, entry, seed=5)[relaxed].settings["defect"] == chosen
+    nearer = [pair[0], {**pair[1], "neighbour": {"shell": 1}}]
+    assert not set(one(hosts, {**entry, "defects": nearer})) & {relaxed, unrelaxed}
+    at_random = {**entry, "defects": [{"kind": "vacancy", "count": 2}, pair[1]]}
+    seeds = [list(one(hosts, at_random, seed=n).values())[1].settings["defect"]["seed"] for n in (1, 5)]
+    assert seeds[0] != seeds[1]
+
+
+def test_further_keys_leave_older_conditions_as_they_were(hosts):
+    """Settings are params of the rules: a key that appears would run finished calculations again."""
+    strain = one(hosts, {"kind": "strain", "component": "xx", "values": [0.01]})["al-strain-xx+1pct"]
+    assert set(strain.settings) == {"family", "component", "value", "repeat"}
+    thermal = {"kind": "thermal", "supercell": [1, 1, 1], "temperatures": [300]}
+    found = one(hosts, thermal)["al-thermal-300K-1x1x1"]
+    assert set(found.settings) == {"family", "protocol", "temperature", "supercell", "repeat"}
+    assert one(hosts, {**thermal, "flights": 3})["al-thermal-300K-1x1x1"].settings == {**found.settings, "flights": 3}
+    vacancy = {"kind": "vacancy", "supercell": [2, 2, 2], "count": 2, "minimum_separation": 3}
+    defect = one(hosts, vacancy)["al-vacancy-x2-2x2x2"].settings["defect"]
+    assert list(defect) == ["kind", "solute", "site", "count", "seed", "minimum_separation"]  # compared as text
+
+
+def test_every_kind_has_a_name_in_figures():
+    from defraction.figures import style
+
+    assert set(config.KINDS) <= set(style.KINDS)
 
 
 MODELS = {

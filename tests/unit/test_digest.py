@@ -36,8 +36,8 @@ def package(tmp_path, monkeypatch):
 def test_closure_follows_imports(package):
     _, current = package
     current()
-    names = [f.rsplit("/", 1)[1] for f in digest.code_files("script.py")]
-    assert names == ["__init__.py", "a.py", "b.py", "script.py"]
+    names = [f"workflow/scripts/{name}" for name in ("defraction/__init__.py", "defraction/a.py", "defraction/b.py")]
+    assert list(digest.file_digests("script.py")) == [*names, "workflow/scripts/script.py"]
 
 
 def test_code_changes_it_and_comments_do_not(package):

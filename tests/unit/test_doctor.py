@@ -90,14 +90,27 @@ def test_snakemake_of_another_version_and_a_missing_plugin(study, monkeypatch):
     findings = list(doctor.executors(study))
     assert "8.0.0, tested with" in one(findings, "snakemake", "warning").found
     one(findings, "snakemake-executor-plugin-cluster-generic", "failing")
-    one(findings, "qsub", "failing")
+    assert "qsub" in one(findings, "scheduler", "failing").found
     installed.clear()
     one(doctor.executors(study), "snakemake", "failing")
 
 
+def test_the_generic_profile_finds_any_scheduler_that_its_script_knows(root, tmp_path, monkeypatch):
+    """The shipped one: what it runs is a script of ours, and the scheduler's command stands in there."""
+    study, _ = doctor.prepare(root, Path("config/smoke.yaml"), Path("generic"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = one(doctor.executors(study), "scheduler", "failing").found
+    assert all(program in found for program in ("qsub", "bsub", "sbatch"))
+    (tmp_path / "bsub").write_text("#!/bin/sh\n")
+    (tmp_path / "bsub").chmod(0o755)
+    assert one(doctor.executors(study), "scheduler", "ok").found == str(tmp_path / "bsub")
+    study.profile["cluster-generic-submit-cmd"] = "ssh head submit"
+    one(doctor.executors(study), "scheduler", "warning")
+
+
 def test_slurm_that_is_absent_silent_or_has_other_partitions(study, monkeypatch):
     study.profile = {"executor": "slurm"}
-    study.partitions = frozenset({"cpu", "a100"})
+    study.partitions = {"cpu": {}, "a100": {}}
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     answering(monkeypatch, {"sinfo": Unanswered("sinfo failed: cannot contact controller")})
     findings = list(doctor.executors(study))
@@ -110,7 +123,7 @@ def test_slurm_that_is_absent_silent_or_has_other_partitions(study, monkeypatch)
 def test_partitions_of_the_slurm_profile_are_read(root):
     study, _ = doctor.prepare(root, Path("config/smoke.yaml"), Path("slurm"))
     table = yaml.safe_load((root / "profiles/slurm/partitions.yaml").read_text())
-    assert study.executor == "slurm" and study.partitions >= set(table["partitions"])
+    assert study.executor == "slurm" and study.partitions == table["partitions"]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +187,22 @@ def test_gpu_that_is_asked_for_and_not_there(study, settings, monkeypatch):
     one(doctor.gpu(study), "driver", "failing")
 
 
+def test_gpu_of_a_cluster_is_that_of_its_partitions(root, study, settings, monkeypatch):
+    """The login node has none, and docs/running.md asks for device: gpu there."""
+    answering(monkeypatch, {})
+    cluster, _ = doctor.prepare(root, Path("config/smoke.yaml"), Path("slurm"))
+    assert "runtime.device: gpu" in one(doctor.gpu(cluster), "jobs", "ok").found
+    monkeypatch.setattr(config, "gpus_per_job", lambda runtime: 1)
+    one(doctor.gpu(cluster), "jobs", "warning")
+    cluster.settings = with_runtime(settings, device="gpu")
+    assert "partition gpu" in one(doctor.gpu(cluster), "jobs", "ok").found
+    for limits in cluster.partitions.values():
+        limits.pop("max_gpu", None)
+    one(doctor.gpu(cluster), "jobs", "failing")
+    study.profile, study.settings = {"executor": "cluster-generic"}, cluster.settings
+    one(doctor.gpu(study), "jobs", "ok")
+
+
 def test_gpu_that_is_full_or_not_seen_by_the_libraries(study, settings, monkeypatch):
     answers = {"nvidia-smi": "A100, 40960, 900, 580.1\nA100, 40960, 40000, 580.1\n", doctor.TORCH: "2.13.0 13.0 2\n"}
     answering(monkeypatch, answers)
@@ -182,6 +211,12 @@ def test_gpu_that_is_full_or_not_seen_by_the_libraries(study, settings, monkeypa
     one(findings, "card 1", "ok")
     one(findings, "PyTorch", "ok")
     one(findings, "CuPy", "warning")
+    assert not [f for f in findings if f.subject == "side by side"]
+    answering(monkeypatch, {**answers, "nvidia-smi": "T400, 4096, 4000, 580.1\n"})
+    assert "--resources card=1 turn=1" in one(doctor.gpu(study), "side by side", "warning").remedy
+    study.settings = with_runtime(settings, memory=0.5)
+    assert "card=2 turn=1" in one(doctor.gpu(study), "side by side", "warning").remedy
+    answering(monkeypatch, answers)
     study.settings = with_runtime(settings, device="gpu")
     answers[doctor.TORCH] = "2.13.0 None 0\n"
     findings = list(doctor.gpu(study))
@@ -218,6 +253,23 @@ def test_launchers_that_fail_hang_or_start_copies(study, settings, monkeypatch):
     one(doctor.mpi(study), "launcher", "warning")
     study.settings = with_runtime(settings, mpi_launcher="no-such-launcher")
     assert "no-such-launcher" in one(doctor.mpi(study), "launcher", "warning").found
+
+
+def test_ranks_are_not_started_where_that_may_submit_a_job(study, settings, tmp_path, monkeypatch):
+    for variable in doctor.JOB_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    started = []
+    monkeypatch.setattr(doctor, "answer", lambda *command, **_: started.append(command) or "3\n")
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    study.settings = with_runtime(settings, mpi_launcher=f"{tmp_path}/srun --mpi=pmi2", gpaw_ranks=2)
+    assert "not tried" in one(doctor.mpi(study), "launcher", "ok").found
+    study.settings, study.profile = with_runtime(settings, mpi_launcher=sys.executable), {"executor": "slurm"}
+    assert "not tried" in one(doctor.mpi(study), "launcher", "ok").found
+    assert not started
+    study.settings, study.profile = with_runtime(settings, mpi_launcher=f"{tmp_path}/srun"), {}
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert "talk to each other" in one(doctor.mpi(study), "launcher", "ok").found and started
 
 
 def test_need_of_room_grows_with_pixels_and_specimens(study, settings):

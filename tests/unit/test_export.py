@@ -56,7 +56,9 @@ def test_hyperspy_reads_both_formats_as_pyxem_signals(aluminium, tmp_path):
         g = horizontal.offset + column * horizontal.scale
         assert g == pytest.approx(2.0 / LATTICE, abs=0.2 * horizontal.scale)
         assert signal.beam_energy == 200.0
-        assert signal.camera_length == pytest.approx(80.0)  # cm
+        assert signal.camera_length == pytest.approx(800.0)  # HyperSpy's field, in mm
+        detector = signal.metadata.Acquisition_instrument.TEM.Detector
+        assert detector.Diffraction.camera_length == pytest.approx(80.0)  # pyxem's set_experimental_parameters, in cm
         attributes = signal.original_metadata.attributes
         assert attributes.method == "laue"
         assert json.loads(attributes.settings)["voltages"] == [200.0]

@@ -10,8 +10,11 @@ import pytest
 from ase.io import write
 from netCDF4 import Dataset
 
-from defraction import comparison, conditions, config, evaluation, expansion, hosts, models, panels, published
-from defraction.evaluation import Predictions
+from defraction import conditions, config, expansion, hosts, models, panels, published
+from defraction.evaluation.columns import TABLES
+from defraction.evaluation.evaluate import evaluate
+from defraction.evaluation.predictions import Predictions
+from defraction.evaluation.summary import summarise_files
 from defraction.learning import labels
 from defraction.tables import write_rows
 
@@ -21,6 +24,7 @@ REDUCTIONS = ["small for a test"]
 STUDY = {
     "conditions": [
         {"kind": "strain", "host": "Al", "component": "xx", "values": [0.025, 0.04]},
+        {"kind": "strain", "host": "Al", "component": "xy", "values": [0.03]},
         {"kind": "strain", "host": "Fe", "component": "xy", "values": [0.03]},
         {"kind": "thermal", "host": "Al", "supercell": [2, 2, 2], "temperatures": [300]},
         {"kind": "vacancy", "host": "Al", "supercell": [2, 2, 2]},
@@ -54,24 +58,24 @@ def study(tmp_path_factory, root):
     models.write_table(folder / "models.csv", models.rows(checked))
     table = labels.write_labels(folder / "labels.csv", zone_axes=AXES)
     settings = {"ensemble_sizes": [1, 2, 3], "draws": 20, "bootstrap": 100, "confidence": 0.95, "calibration_bins": 5}
-    tables = {name: [] for name in evaluation.TABLES}
+    tables = {name: [] for name in TABLES}
     with (folder / "conditions.csv").open() as handle:
         rows = list(csv.DictReader(handle))
     for seed, (model, facts) in enumerate(models.expand(checked).items()):
         groups = [213, 221, 225, 227, 229] * 2
-        out = evaluation.evaluate(
+        out = evaluate(
             {c.id: random_predictions([known[c.host].space_group], [c.id], table, seed) for c in found.values()},
             rows, table, settings, 1,
             clean=random_predictions(groups, [f"m{i}" for i in range(10)], table, seed),
             published=published.read_published(root / "resources/paper/published.csv"),
             model=model, pattern_set=facts["pattern_set"],
         )  # fmt: skip
-        for name, columns in evaluation.TABLES.items():
+        for name, columns in TABLES.items():
             tables[name].append(folder / f"{name}-{model}.csv")
             write_rows(tables[name][-1], columns, out[name])
-    outputs = {n: folder / f"{n}.csv" for n in (*evaluation.TABLES, "comparison", "spread", "resolution", "classes")}
+    outputs = {n: folder / f"{n}.csv" for n in (*TABLES, "comparison", "spread", "resolution", "classes")}
     shape = {"zone_axes": 3, "voltages": 2, "camera_lengths": 2}
-    comparison.summarise_files(
+    summarise_files(
         tables, folder / "models.csv", root / "resources/paper/published.csv", folder / "labels.csv", outputs,
         {"confidence": 0.95}, {"main": {"pixels": 256, **shape}, "fine": {"pixels": 128, **shape}}, REDUCTIONS,
     )  # fmt: skip
@@ -122,6 +126,7 @@ def test_figures_of_accuracies(study, output, root):
     accuracies.overview(table, catalogue, output("accuracy"))
     text = check(study, "accuracy")
     assert f"Perfect crystals held out: {100 * accuracy_of(study, 'clean-held-out'):.1f} %" in text
+    assert "theirs is a training accuracy" in text  # hosts: train
     accuracies.strain(table, catalogue, found, numbers, output("strain"))
     text = check(study, "strain")
     assert f"{100 * accuracy_of(study, 'al-strain-xx+4pct'):.1f} % at 4 %" in text and "2 training seeds" in text
@@ -149,7 +154,10 @@ def test_figures_of_answers(study, output):
     with (study / "calibration.csv").open() as handle:
         row = next(r for r in csv.DictReader(handle) if (r["condition"], r["answer"]) == ("clean-held-out", "label"))
     error = float(row["expected_calibration_error"])
-    assert f"expected calibration error {error:.3f}" in check(study, "calibration")
+    text = check(study, "calibration")
+    assert f"expected calibration error {error:.3f}" in text
+    limit = 100 * accuracy_of(study, "clean-held-out", "limit_space_group")
+    assert re.search(rf"Space groups, perfect, held out: [^;]+\(all labels known: {limit:.1f} %\)", text)
     answers.mistakes(study / "confusion.csv", study / "mistakes.csv", catalogue, found, output("mistakes"))
     assert "Most frequent wrong labels of al-strain-xx+4pct" in check(study, "mistakes")
     answers.settings(study / "accuracy_by.csv", catalogue, found, output("settings"))
@@ -181,9 +189,14 @@ def test_figures_of_patterns(study, output):
 
     write_pattern(study / "p.nc", [(0, 0, 1), (-1, 1, 0)])
     shown = [panels.Panel("al-pristine", (0, 0, 1), "Al"), panels.Panel("al-twin", (-1, 1, 0), "Al, twin")]
-    crystals.patterns([study / "p.nc"] * 2, shown, "Patterns.", "A remark.", 2, output("strain_patterns"))
+    tables = study / "accuracy.csv", study / "models.csv"
+    crystals.patterns([study / "p.nc"] * 2, shown, *tables, "Patterns.", "A remark.", 2, output("strain_patterns"))
     text = check(study, "strain_patterns")
     assert "(b) al-twin" in text and "64 x 64 pixels" in text and "A remark." in text
+    pristine, twin, control = (
+        f"{name} {100 * accuracy_of(study, name):.1f} %" for name in ("al-pristine", "al-twin", "al-twin-control")
+    )
+    assert f"of main-seed1, over all zone axes: control {pristine}; control {control}, {twin}." in text
     crystals.overview([study / "p.nc"] * 7, [f"condition-{i}" for i in range(7)], output("patterns"))
     check(study, "patterns")
     picture = crystals.read_picture(study / "p.nc", (-1, 1, 0))
@@ -191,6 +204,43 @@ def test_figures_of_patterns(study, output):
     assert picture.pixel == pytest.approx(63.5 / 64 / (0.025079 * 800), rel=1e-6)
     with pytest.raises(ValueError, match=r"no zone axis \[1, 1, 2\]"):
         crystals.read_picture(study / "p.nc", (1, 1, 2))
+
+
+def test_captions_of_patterns_state_the_axes_shown_too(tmp_path):
+    """And each condition once, behind its own control."""
+    from defraction.figures import crystals
+
+    names = ("twin", "twin-control", "strain", "pristine")
+    rows = [
+        {"model": model, "condition": name + tail, "control": control + tail, "accuracy_label": value - below}
+        for model, below in (("main-seed2", 0.0), ("other-seed1", 0.05))
+        for tail, shift in (("", 0.0), ("@shown", 0.2))
+        for name, control, value in (
+            ("twin", "twin-control", 0.5 - shift),
+            ("twin-control", "twin-control", 0.75 - shift),
+            ("strain", "pristine", 0.875),
+            ("pristine", "pristine", 1.0),
+        )
+        if not (tail and name in names[2:])
+    ]
+    write_rows(tmp_path / "accuracy.csv", tuple(rows[0]), rows)
+    catalogue = [
+        {"model": "main-seed2", "name": "main", "headline": "1"},
+        {"model": "other-seed1", "name": "other", "headline": "0"},
+    ]
+    write_rows(tmp_path / "models.csv", ("model", "name", "headline"), catalogue)
+
+    def said(*shown):
+        return crystals.accuracies_of(shown, tmp_path / "accuracy.csv", tmp_path / "models.csv")
+
+    twins = [panels.Panel(name, axis, "", True) for name in names[:2] for axis in [(1, 1, 1), (0, 1, 1)]]
+    assert said(*twins) == (
+        "Accuracy over labels of main-seed2, over all zone axes (over those that the article shows): "
+        "control twin-control 75.0 % (55.0 %), twin 50.0 % (30.0 %)."
+    )
+    assert said(panels.Panel("pristine", (0, 0, 1), ""), panels.Panel("strain", (0, 0, 1), "")) == (
+        "Accuracy over labels of main-seed2, over all zone axes: control pristine 100.0 %, strain 87.5 %."
+    )
 
 
 def test_figures_of_displacements(study, output, root):
@@ -229,8 +279,11 @@ def test_figures_of_displacements(study, output, root):
     assert "largest 0.0494 Å (article 0.036 Å)" in text  # resources/structures/README.md
     write_pattern(study / "c.nc", [(0, 0, 1)])
     panel = panels.Panel("al-interstitial-c-tetrahedral-2x2x2", (0, 0, 1), "C")
-    crystals.interstitial(study / "carbon.extxyz", ("fcc", "Al"), study / "c.nc", panel, output("interstitial"))
-    check(study, "interstitial")
+    tables = study / "accuracy.csv", study / "models.csv"
+    carbon = study / "carbon.extxyz", ("fcc", "Al"), study / "c.nc", panel
+    crystals.interstitial(*carbon, *tables, output("interstitial"))
+    number = 100 * accuracy_of(study, panel.condition)
+    assert f"{panel.condition} {number:.1f} %." in check(study, "interstitial")
 
 
 def test_a_colour_changes_the_figure_and_not_the_caption(study, output, tmp_path):
@@ -288,4 +341,13 @@ def test_the_report_holds_everything_and_needs_nothing(study, output, root):
         assert f"{100 * accuracy_of(study, condition):.1f} %" in page
     for row in ("perfect crystals", "Al, xx 2.5 %", "vacancy, high", "fine", "±"):
         assert row in page
+    # perfect crystals, Al, strain (two readings of one number), 300 K, two of vacancies, C in Al, twins
+    for row in ("Al, xy 0.03 rad", "Al and Fe, xy 0.03 rad"):
+        assert row in page
+    assert re.search(r"<b>\d of 8</b>accuracies of the article", page)
+    for by in ("space_group", "extinction", "ensemble"):
+        accuracy, limit = (100 * accuracy_of(study, "al-twin", f"{kind}_{by}") for kind in ("accuracy", "limit"))
+        assert f"<td>{accuracy:.1f} %<br><small>of {limit:.1f} %</small></td>" in page
+    low, high = (100 * accuracy_of(study, "al-pristine", f"accuracy_label_{side}") for side in ("low", "high"))
+    assert f"<small>{low:.1f} to {high:.1f}</small><br><small>n = 12</small>" in page
     assert "nan" not in re.sub(r'base64,[^"]+', "", page)

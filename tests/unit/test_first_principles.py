@@ -23,6 +23,7 @@ from defraction.first_principles.calculator import (
     Ladder,
     NotSelfConsistent,
     most_symmetric_point,
+    rung_changes,
 )
 from defraction.first_principles.settings import settings_for
 from defraction.first_principles.trajectory import Trajectory, WallTimeReached, fingerprint, segment
@@ -221,6 +222,7 @@ def test_cutoffs_from_the_data_sets_are_those_of_the_table_within_a_hundred_elec
         ({"overrides": {"electronic": {"point_group": 1}}}, "true or false"),
         ({"overrides": {"lattice": 3}}, "keys and values"),
         ({"overrides": {"aimd": {"temperature": 300}}}, "unknown key"),
+        ({"overrides": {"aimd": {"flights": 1.5}}}, r"aimd\.flights: needs a whole number"),
     ],
 )
 def test_bad_settings_say_what_is_allowed(arguments, words):
@@ -545,6 +547,71 @@ def test_energy_error_falls_with_the_square_of_the_time_step(tmp_path):
     assert 3 < drifts[1] / drifts[2] < 5
 
 
+def test_equilibrated_runs_of_one_job_are_independent_samples(tmp_path):
+    settings = md_settings("equilibrated", equilibration=14, snapshots=3, every=2, flights=2)
+    snapshots, summary = aimd.run(perfect(), settings, emt, tmp_path / "two")
+    alone, _ = aimd.run(perfect(), EQUILIBRATED, emt, tmp_path / "one")
+    assert summary["flights"] == [0, 0, 0, 1, 1, 1]
+    assert [snapshot.info["step"] for snapshot in snapshots] == [16, 18, 20] * 2
+    assert [snapshot.info["flight"] for snapshot in snapshots] == summary["flights"]
+    for ours, theirs in zip(snapshots, alone, strict=False):
+        assert np.array_equal(ours.positions, theirs.positions), "the first is what it would be alone"
+    first, second = (snapshots[k].positions - perfect().positions for k in (2, 5))
+    correlation = np.corrcoef(first.ravel(), second.ravel())[0, 1]
+    assert abs(correlation) < 0.4  # four standard deviations of 96 independent numbers
+
+
+def test_a_second_flight_goes_on_where_it_was_interrupted(tmp_path):
+    settings = md_settings("equilibrated", equilibration=2, snapshots=2, every=2, flights=2)  # 2 x 7 geometries
+    expected, _ = aimd.run(perfect(), settings, emt, tmp_path / "unbroken")
+    for end in (7, 4):  # at the beginning of the second flight, and within it
+        with pytest.raises(Interrupted):
+            aimd.run(perfect(), settings, emt_that_ends_after(end), tmp_path / "broken")
+    found, _ = aimd.run(perfect(), settings, emt, tmp_path / "broken")
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.abs(ours.positions - theirs.positions).max() < 1e-9
+
+
+def test_settings_of_one_equilibrated_flight_are_those_of_older_results():
+    assert "flights" not in EQUILIBRATED["aimd"]
+    assert md_settings("equilibrated", flights=1) == md_settings("equilibrated")
+    assert md_settings("equilibrated", flights=3)["aimd"]["flights"] == 3
+    assert md_settings("published", flights=3)["aimd"]["flights"] == 3
+
+
+def test_the_spread_is_that_of_a_sample_and_a_single_snapshot_has_none(tmp_path):
+    _, two = aimd.run(perfect(), PUBLISHED, emt, tmp_path / "two")
+    values = [row["x_rms"] for row in two["snapshots"]]
+    assert two["spread"]["x_rms"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
+    single = md_settings("published", timestep=2.0, steps=2, flights=1)
+    _, one = aimd.run(perfect(), single, emt, tmp_path / "one")
+    assert set(one["spread"].values()) == {None}
+
+
+def test_progress_names_step_energy_largest_force_and_time_left(tmp_path, caplog):
+    caplog.set_level("INFO")
+    aimd.run(perfect(), md_settings("published", timestep=2.0, steps=2, flights=1), emt, tmp_path)
+    last = json.loads((tmp_path / "aimd.jsonl").read_text().splitlines()[-1])
+    force = np.linalg.norm(last["forces"], axis=1).max()
+    (line,) = [message for message in caplog.messages if "step 2 of 2" in message]
+    assert f"energy {last['energy']:.5f} eV, largest force {force:.3f} eV/Å" in line
+    assert "left" in line
+
+
+def test_the_temperature_is_that_of_the_motion_about_the_centre_of_mass():
+    """A thermostat that moves the centre of mass too draws momenta with a total: they still have its temperature."""
+    atoms = perfect()
+    atoms.symbols[0] = "Au"
+    rng = np.random.default_rng(2)
+    scale = np.sqrt(atoms.get_masses()[:, None] * units.kB * 300)
+    found = [aimd.temperature(scale * rng.standard_normal((32, 3)), atoms) for _ in range(6000)]
+    # One draw scatters by 44 K, the mean of 6000 by 0.57 K: five of these. With the total the mean would be 309.7 K.
+    assert abs(np.mean(found) - 300) < 2.9
+    drifting = scale * rng.standard_normal((32, 3))
+    moving = drifting + 0.3 * atoms.get_masses()[:, None]
+    assert aimd.temperature(moving, atoms) == pytest.approx(aimd.temperature(drifting, atoms))
+
+
 def test_thermal_momenta_have_the_temperature_and_no_total():
     atoms = perfect()
     atoms.symbols[0] = "Au"
@@ -645,6 +712,17 @@ def test_energies_of_the_last_rung_are_marked(tmp_path):
     assert not summary["energies_comparable"]
 
 
+@pytest.mark.parametrize("own", [{}, {"max_iterations": 1000, "width": 0.4}, {"max_iterations": 10, "width": 0.05}])
+def test_every_rung_is_at_least_as_patient_as_the_settings_and_the_rung_before(own):
+    electronic = settings_for("Al", "laptop", "relax", overrides={"electronic": own})["electronic"]
+    reached = [{"maxiter": electronic["max_iterations"]} | rung_changes(electronic, k) for k in range(len(RUNGS))]
+    iterations = [changes["maxiter"] for changes in reached]
+    assert iterations == sorted(iterations)
+    assert iterations[0] == electronic["max_iterations"]
+    assert reached[-1]["occupations"]["width"] >= max(0.2, electronic["width"])
+    assert RUNGS[-1]["occupations"]["width"] == 0.2, "the table itself must not change"
+
+
 def test_no_rung_left_is_an_error_that_says_what_to_change():
     tries: list[int] = []
     atoms = al_vacancy()
@@ -686,6 +764,43 @@ def test_volumes_are_not_computed_twice(tmp_path):
         lattice.equation_of_state(AL, settings, tmp_path, calculator_factory=emt_that_ends_after(3))
     resumed = lattice.equation_of_state(AL, settings, tmp_path, calculator_factory=emt_that_ends_after(2))
     assert resumed == lattice.equation_of_state(AL, settings, tmp_path / "fresh", calculator_factory=emt)
+
+
+def emt_on_the_last_rung(smeared: int):
+    """A factory for an equation of state of five volumes, of which the last `smeared` converge on the last rung only,
+    whose energies lie 0.05 eV lower."""
+
+    class Smeared(EMT):
+        def calculate(self, *args, **kwargs):
+            super().calculate(*args, **kwargs)
+            self.results["energy"] -= 0.05
+
+    class Failing(EMT):
+        def calculate(self, *args, **kwargs):
+            raise SCFError("not converged")
+
+    volumes = []
+
+    def factory(settings, atoms, txt, rung=0):
+        if rung == 0:
+            volumes.append(atoms.get_volume())
+        if len(volumes) <= 5 - smeared:
+            return EMT()
+        return Smeared() if rung == len(RUNGS) - 1 else Failing()
+
+    return factory
+
+
+def test_volumes_of_the_last_rung_are_not_mixed_with_others(tmp_path):
+    settings = settings_for("Al", "laptop", "lattice")
+    with pytest.raises(ValueError, match=r"Al: 2 of 5 cells converged on the last rung only.*electronic\.width"):
+        lattice.equation_of_state(AL, settings, tmp_path / "two", calculator_factory=emt_on_the_last_rung(2))
+    plain, smeared = (
+        lattice.equation_of_state(AL, settings, tmp_path / str(n), calculator_factory=emt_on_the_last_rung(n))
+        for n in (0, 5)
+    )
+    assert (plain["rung"], smeared["rung"]) == (0, len(RUNGS) - 1)
+    assert smeared["lattice_parameter"] == pytest.approx(plain["lattice_parameter"], abs=1e-9)
 
 
 def test_a_minimum_outside_the_volumes_is_an_error(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -81,6 +82,61 @@ def test_restart_state_of_other_input_is_not_seen(start, tmp_path):
     (tmp_path / "source.txt").write_text("other")
     body = 'assert not (run.restart_dir / "s").exists()\nfor f in vars(run.output).values(): f.write_text("")'
     assert start(body).wait() == 0
+
+
+def test_a_job_that_ends_well_takes_restart_state_of_other_settings_along(start, tmp_path):
+    """Nobody would go on from it, and nobody else would remove it."""
+    state = tmp_path / "results/.restart/demo-x/0123456789abcdef/state"
+    other = tmp_path / "results/.restart/demo-y/0123456789abcdef/state"
+    for path in (state, other):
+        path.parent.mkdir(parents=True)
+        path.write_text("of other settings")
+    assert start("1 / 0").wait() == 1
+    assert state.exists()
+    assert start('for f in vars(run.output).values(): f.write_text("")').wait() == 0
+    assert not (tmp_path / "results/.restart/demo-x").exists()
+    assert other.exists()
+
+
+def test_an_input_that_cannot_be_read_is_said_and_leaves_no_marker(start, tmp_path):
+    (tmp_path / "source.txt").unlink()
+    process = start("pass")
+    assert process.wait() == 1
+    assert "[demo:x] FileNotFoundError" in process.stderr.read()
+    assert "Traceback" in (tmp_path / "logs/demo.log").read_text()
+    assert not list((tmp_path / "results/.running").iterdir())
+
+
+def test_content_is_on_the_disk_before_a_file_gets_its_name(start, tmp_path):
+    """A power cut after the renaming finds the content; without fsync it may find an empty file."""
+    body = """
+import os
+on_disk, replace, fsync = set(), os.replace, os.fsync
+def noting(number):
+    on_disk.add(os.fstat(number).st_ino)
+    return fsync(number)
+def checking(source, target):
+    if "results/." not in str(target):
+        with open("named", "a") as file:
+            file.write(f"{target} {os.stat(source).st_ino in on_disk}\\n")
+    return replace(source, target)
+os.fsync, os.replace = noting, checking
+for f in vars(run.output).values(): f.write_text("whole")
+"""
+    assert start(body).wait() == 0
+    named = dict(line.split() for line in (tmp_path / "named").read_text().splitlines())
+    assert named == dict.fromkeys(("results/a.txt", "results/b.txt", "results/a.record.json"), "True")
+
+
+def test_the_marker_of_a_running_job_tells_host_and_queue(start, tmp_path, monkeypatch):
+    """Several nodes share the folder: process numbers alone would collide."""
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    copy = 'import shutil; shutil.copytree("results/.running", "seen")\n'
+    process = start(copy + 'for f in vars(run.output).values(): f.write_text("")')
+    assert process.wait() == 0
+    (marker,) = (tmp_path / "seen").iterdir()
+    assert marker.name == f"{platform.node()}-{process.pid}.json"
+    assert json.loads(marker.read_text())["slurm_job"] == "4711"
 
 
 def test_preflight_names_a_survivor_and_clears_after_its_death(start, tmp_path):

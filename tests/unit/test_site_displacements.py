@@ -47,14 +47,49 @@ def test_defects_are_told_from_sites(aluminium):
     assert np.abs(carbon.displacement).max() < 1e-9
 
 
-def test_computed_vacancies_have_the_shells_of_their_readme(root):
-    """12 atoms by 0.0563 angstrom, 12 by 0.0202 around the vacancy of 107 atoms (resources/structures/README.md)."""
+DEFECTS = [
+    {"kind": "vacancy"},
+    {"kind": "substitution", "solute": "Si"},
+    {"kind": "interstitial", "solute": "C", "site": "octahedral"},
+]
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_shells_are_told_by_distance_and_have_a_sign(aluminium, defect):
+    """Atoms drawn towards the defect by a length that belongs to their distance, two shells by the same."""
+    atoms = cell(aluminium, defect=defect)
+    centre = np.zeros(3) if defect["kind"] != "interstitial" else atoms.positions[-1]
+    a = aluminium.lattice_parameter
+    vectors = atoms.positions - centre
+    vectors -= 3 * a * np.rint(vectors / (3 * a))
+    distances = np.linalg.norm(vectors, axis=1)
+    near = (distances > 1e-6) & (distances < 1.45 * a)  # whole shells within half the cell: their displacements cancel
+    inwards = np.where(distances < 0.9 * a, 0.05, 0.02)
+    atoms.positions[near] -= (inwards / np.maximum(distances, 1e-6))[near, None] * vectors[near]
+    found = sites.shells(sites.sites_of(atoms, "fcc", "Al"))
+    assert sum(shell.atoms for shell in found) == len(atoms) - (defect["kind"] != "vacancy")
+    assert [shell.distance for shell in found] == sorted(shell.distance for shell in found)
+    expected = sorted({round(float(d), 6) for d in distances[near]})
+    assert [shell.distance for shell in found[: len(expected)]] == pytest.approx(expected)
+    for shell in found:
+        wanted = (0.05 if shell.distance < 0.9 * a else 0.02) if shell.distance < 1.45 * a else 0.0
+        assert shell.radial == pytest.approx(-wanted, abs=1e-9)
+        assert shell.length == pytest.approx(wanted, abs=1e-9)
+
+
+def test_shells_need_one_defect(aluminium):
+    two = cell(aluminium, defect={"kind": "vacancy", "position": [[0, 0, 0], [1, 1, 1]]})
+    for atoms in (two, cell(aluminium)):
+        with pytest.raises(ValueError, match="one point defect"):
+            sites.shells(sites.sites_of(atoms, "fcc", "Al"))
+
+
+def test_the_readme_of_the_library_names_the_shells_of_its_vacancy(root):
     from ase.io import read
 
-    found = sites.sites_of(read(root / "resources/structures/al-vacancy-3x3x3.extxyz"), "fcc", "Al")
-    lengths = np.sort(np.linalg.norm(found.displacement, axis=1))[::-1]
-    np.testing.assert_allclose(lengths[:12], 0.0563, atol=2e-4)
-    np.testing.assert_allclose(lengths[12:24], 0.0202, atol=2e-4)
+    found = sites.shells(sites.sites_of(read(root / "resources/structures/al-vacancy-3x3x3.extxyz"), "fcc", "Al"))
+    text = (root / "resources/structures/README.md").read_text()
+    assert ", ".join(f"{shell.atoms} {shell.radial:.4f}" for shell in found[:5]) in text
 
 
 def test_the_table_stands_beside_the_article(tmp_path, root, aluminium):

@@ -98,12 +98,32 @@ def test_whoever_asks_for_anything_else_computes(library, rows, change):
     host = {**rows["Al"], **change.get("host", {})}
     cell, defect = change.get("supercell", [2, 2, 2]), change.get("defect", VACANCY)
     found = library.relaxation(host, cell, defect, settings, settings)
-    assert found is None or found.stem.name == "al-substitution-si-2x2x2"
+    if "defect" in change:  # which the library holds too, of its own
+        assert found.stem.name == "al-substitution-si-2x2x2"
+    else:
+        assert found is None
 
 
 def test_a_change_of_the_lattice_constant_alone_serves_no_longer(library, rows):
     finer = {**PAPER, "overrides": {"lattice": {"points": 7}}}
     assert library.relaxation(rows["Al"], [2, 2, 2], VACANCY, finer, PAPER) is None
+
+
+def test_a_list_of_defects_is_another_structure_and_takes_the_cutoff_of_its_elements(library, rows, tmp_path, root):
+    pair = {"defects": [VACANCY, {"kind": "interstitial", "solute": "C", "site": "octahedral"}]}
+    assert library.relaxation(rows["Al"], [2, 2, 2], pair, PAPER, PAPER) is None
+    folder = tmp_path / "structures"
+    (folder / "lattice").mkdir(parents=True)
+    for path in (root / "resources/structures/lattice").glob("Al-paper.*"):
+        (folder / "lattice" / path.name).write_bytes(path.read_bytes())
+    digest = Library(folder).lattices[0].output_digest("json")
+    settings = settings_for(rows["Al"], task="relax", elements=["Al", "C"], supercell=[2, 2, 2], **PAPER)
+    assert settings["electronic"]["cutoff"] == 350.0
+    params = {"host": rows["Al"], "supercell": [2, 2, 2], "defect": pair}
+    record = {"params": params, "inputs": [{"role": "lattice", "sha256": digest}]}
+    (folder / "pair.record.json").write_text(json.dumps(record))
+    (folder / "pair.json").write_text(json.dumps({"settings": settings}))
+    assert Library(folder).relaxation(rows["Al"], [2, 2, 2], pair, PAPER, PAPER).stem.name == "pair"
 
 
 def test_an_empty_library_serves_nothing(rows):
@@ -127,5 +147,7 @@ def test_dynamics_are_found_whatever_the_seed(tmp_path, rows, root):
     arguments = rows["Al"], [3, 3, 3], 300.0, "published", PAPER
     assert library.dynamics(*arguments, PAPER).stem.name == "x"
     assert library.dynamics(*arguments, {**PAPER, "overrides": {"aimd": {"timestep": 1.0}}}) is None
+    assert library.dynamics(*arguments, {**PAPER, "overrides": {"aimd": {"flights": 3}}}) is None
+    assert library.dynamics(*arguments, {**PAPER, "overrides": {"aimd": {"flights": 4}}}).stem.name == "x"
     assert library.dynamics(rows["Al"], [3, 3, 3], 100.0, "published", PAPER, PAPER) is None
     assert library.dynamics(rows["Al"], [3, 3, 3], 300.0, "equilibrated", PAPER, PAPER) is None

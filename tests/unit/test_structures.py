@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 from ase.io import read as ase_read
 
-from defraction.hosts import oriented_cell, read_hosts, select_host, unit_cell
+from defraction.hosts import oriented_cell, read_hosts, unit_cell
 from defraction.orientation import check_standard_orientation, standard_orientation
 from defraction.structures import read_structures, write_structures
 
@@ -286,6 +286,19 @@ def test_standard_orientation_turns_everything_together():
         standard_orientation(turned)
 
 
+def test_a_snapshot_says_in_both_files_when_and_how_warm_it_was(hosts, tmp_path):
+    """As molecular dynamics writes it and a job reads it: numbers of NumPy on the way."""
+    atoms = unit_cell(hosts["Al"])
+    atoms.info.update(flight=1, step=np.int64(20), time=40.0, temperature=np.float64(301.5))
+    atoms.write(tmp_path / "aimd.extxyz")
+    (read,) = read_structures(tmp_path / "aimd.extxyz")
+    write_structures([read], tmp_path / "x.cif", tmp_path / "x.extxyz", {"rule": "structure_thermal"})
+    for name in ("x.cif", "x.extxyz"):
+        origin = read_structures(tmp_path / name)[0].info["origin"]
+        assert origin["snapshot"] == {"flight": 1, "step": 20, "time": 40.0, "temperature": 301.5}, name
+        assert origin["rule"] == "structure_thermal"
+
+
 def test_hosts(hosts, tmp_path):
     aluminium, iron = hosts["Al"], hosts["Fe"]
     assert len(unit_cell(aluminium)) == 4
@@ -296,12 +309,9 @@ def test_hosts(hosts, tmp_path):
     for host in (aluminium, iron):
         distances = unit_cell(host).repeat(2).get_all_distances(mic=True)
         assert distances[distances > 0].min() == pytest.approx(host.nearest_neighbour)
-    with pytest.raises(ValueError, match="did you mean Fe"):
-        select_host(hosts, "fe")
-    with pytest.raises(ValueError, match="known hosts are Al, Fe"):
-        select_host(hosts, "Unobtainium")
     (tmp_path / "hosts.csv").write_text(
-        ",".join(iron.__dataclass_fields__) + "\nFe,bcc,229,2.8665,135,232,117,2.2,somewhere,someone\n"
+        "name,crystal_structure,space_group,lattice_parameter,c11,c12,c44,magnetic_moment,lattice_reference,"
+        "elastic_reference\nFe,bcc,229,2.8665,135,232,117,2.2,somewhere,someone\n"
     )
     with pytest.raises(ValueError, match=r"line 2: Fe is not a mechanically stable"):
         read_hosts(tmp_path / "hosts.csv")

@@ -5,7 +5,6 @@ It is the real workflow: GPAW on tiny cells and ResNet-101 on small images (conf
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +16,7 @@ import psutil
 import pytest
 import yaml
 from finished import planned_jobs
-
-LEFT_OUT = shutil.ignore_patterns(".venv", ".tools", ".git", ".snakemake", "results", "logs", "__pycache__", ".*_cache")
+from repository import copy_repository
 
 
 @dataclass
@@ -83,8 +81,9 @@ def kill(process: subprocess.Popen, jobs: bool) -> list[int]:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory, root) -> Study:
-    study = Study(tmp_path_factory.mktemp("study") / "defraction")
-    shutil.copytree(root, study.folder, ignore=LEFT_OUT)
+    # with a space in its path, at which no shell or launcher may break
+    study = Study(tmp_path_factory.mktemp("a study") / "defraction")
+    copy_repository(root, study.folder)
     started = time.monotonic()
     results = study.folder / "results"
     results.mkdir()

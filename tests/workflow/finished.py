@@ -11,12 +11,15 @@ from pathlib import Path
 
 import yaml
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where test_reruns.py is a program and not a test
+
+from repository import copy_repository
+
 HERE = Path(__file__).resolve().parent
-LEFT_OUT = shutil.ignore_patterns(
-    ".venv", ".tools", ".git", ".snakemake", "results", "logs", "__pycache__", ".*_cache", "tests", "docs", "benchmarks"
-)
 CONFIG = "config/reruns.yaml"
 MATERIALS = "resources/few_materials.csv"
+POTENTIAL = "resources/own.eam.fs"
+POTENTIAL_HEAD = "no\npotential\nat all\n1 Al\n10000 0.01 10000 0.0006 6.0\n"
 CONDA = """#!/bin/sh
 # As much of conda as a dry run asks for.
 case "$1" in
@@ -36,7 +39,7 @@ CONDITIONS = [
     {"kind": "random_defects", "host": "Al", "concentrations": [0.1]},
     {"kind": "random_displacements", "host": "Al", "fractions": [0.03], "samples": 2},
     {"kind": "dislocation", "host": "Al", "count": 2, "spacing": 20, "size": [48, 32], "line_repeat": 3},
-    {"kind": "twin", "host": "Al", "size": [24, 30, 20]},
+    {"kind": "twin", "host": "Al", "size": [24, 30, 20], "potential": POTENTIAL},
 ]
 
 
@@ -113,13 +116,14 @@ class Finished:
 
 def copy_workflow(root: Path, folder: Path) -> None:
     """The workflow without results, with a configuration that has every kind of condition on few crystals."""
-    shutil.copytree(root, folder, ignore=LEFT_OUT)
+    copy_repository(root, folder, "tests", "docs", "benchmarks")
     shutil.rmtree(folder / "resources/structures")
     lines = (folder / "resources/materials.csv").read_text().splitlines(keepends=True)
     groups: dict[str, list[str]] = {}
     for line in lines[1:]:
         groups.setdefault(re.search(r"^[^,]*-(\d+),", line)[1], []).append(line)
     (folder / MATERIALS).write_text("".join([lines[0], *(line for group in groups.values() for line in group[:4])]))
+    (folder / POTENTIAL).write_text(POTENTIAL_HEAD)
     raw = yaml.safe_load((folder / "config/smoke.yaml").read_text())
     raw["materials"] = {"table": MATERIALS}
     raw["first_principles"] = {"preset": "smoke", "source": "compute"}

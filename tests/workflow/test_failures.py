@@ -1,52 +1,90 @@
-"""Jobs that cannot end as planned: one whose forces never become small enough, one whose wall time is always over."""
+"""Jobs that cannot end as planned: one that no rung of the ladder saves, one whose wall time is always over; and the
+conditions beside them, which go on."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray
 import yaml
 from ase.io import read
+from repository import copy_repository
 
-LEFT_OUT = shutil.ignore_patterns(".venv", ".tools", ".git", ".snakemake", "results", "logs", "__pycache__", ".*_cache")
+from defraction.config import plain, validate
+from defraction.first_principles.calculator import RUNGS
+
 RELAXED = "results/first_principles/relax/al-vacancy-2x1x1.json"
 MOVED = "results/first_principles/aimd/al-thermal-300K-1x1x1"
-NEVER = {"fmax": 1e-9, "steps": 1, "allow_unconverged": False}
+ENERGY = "results/first_principles/vacancy_energy/al-vacancy-2x1x1{}.json"
+PATTERNS = "results/patterns/al-thermal-{}300K-1x1x1"
+NEVER = {"max_iterations": 3, "convergence": {"density": 1e-12}}
+THERMAL = {"kind": "thermal", "host": "Al", "supercell": [1, 1, 1], "temperatures": [300]}
 SETTINGS = {
     "first_principles": {"preset": "smoke", "overrides": {"relax": NEVER}},
+    "specimen": {"supercell_repeat": [6, 6, 6]},
+    "diffraction": {"zone_axes": [[0, 0, 1]], "pixels": 32, "detector_width": 32},
     "conditions": [
         {"kind": "vacancy", "host": "Al", "supercell": [2, 1, 1]},
-        {"kind": "thermal", "host": "Al", "supercell": [1, 1, 1], "temperatures": [300]},
+        THERMAL,
+        {**THERMAL, "protocol": "equilibrated"},
     ],
 }
+DEFAULTS = plain(validate(SETTINGS).diffraction)
 
 
 def run(folder: Path, settings: dict, *targets: str) -> subprocess.CompletedProcess:
     (folder / "config/own.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "snakemake", "--configfile", "config/own.yaml", "--cores", "1", "--", *targets]
+    command = [sys.executable, "-m", "snakemake", "--configfile", "config/own.yaml", "--cores", "1", *targets]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def failed(root, tmp_path_factory):
-    """A copy of the workflow in which a relaxation and a molecular dynamics run were asked for, and what was said."""
+    """A copy of the workflow, impatient on every rung, in which a relaxation and runs of molecular dynamics with their
+    patterns were asked for, and what was said."""
     folder = tmp_path_factory.mktemp("failing") / "defraction"
-    shutil.copytree(root, folder, ignore=LEFT_OUT)
+    copy_repository(root, folder)
     (folder / "results").mkdir()
-    return folder, run(folder, SETTINGS, RELAXED, f"{MOVED}.json")
+    ladder = folder / "workflow/scripts/defraction/first_principles/calculator.py"
+    text, changed = re.subn(r'"maxiter": \d+', '"maxiter": 3', ladder.read_text())
+    assert changed == len(RUNGS) - 1
+    ladder.write_text(text)
+    return folder, run(folder, SETTINGS, RELAXED, *(f"{PATTERNS.format(p)}.nc" for p in ("", "equilibrated-")))
 
 
-def test_a_relaxation_that_fails_says_why_and_the_others_go_on(failed):
-    """The same way out as that of a density that converges on no rung of the ladder: an exception of the job."""
+def test_a_density_that_no_rung_saves_says_what_to_change_and_the_others_go_on(failed):
     folder, done = failed
     assert done.returncode != 0
-    assert "Raise relax.steps or relax.fmax" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert f"no self-consistent density on any of the {len(RUNGS)} rungs" in said and "electronic.width" in said
+    log = (folder / "logs/relax/al-vacancy-2x1x1.log").read_text()
+    assert all(f"self-consistency failed on rung {rung}" in log for rung in range(len(RUNGS)))
     assert not (folder / RELAXED).exists()
     assert (folder / f"{MOVED}.json").exists(), done.stderr[-3000:]
+
+
+def test_snapshots_in_equilibrium_are_one_pattern_and_flights_a_pattern_each(failed):
+    folder, done = failed
+    for protocol, averaged in (("", 1), ("equilibrated-", 2)):
+        name = PATTERNS.format(protocol)
+        assert (folder / f"{name}.nc").exists(), done.stderr[-3000:]
+        with xarray.open_dataset(folder / f"{name}.nc") as patterns:
+            assert patterns.sizes["snapshot"] == 1
+            assert patterns.attrs["snapshots_averaged"] == averaged
+        asked = json.loads((folder / f"{name}.record.json").read_text())["params"]["diffraction"]
+        assert asked == {**DEFAULTS, "average_snapshots": averaged > 1}
+
+
+def test_the_formation_energy_of_an_unrelaxed_vacancy_is_nothing_that_can_be_asked_for(failed):
+    """It stands in the file of the relaxed one: another relaxation would be planned for nothing."""
+    folder, _ = failed
+    possible, impossible = (run(folder, SETTINGS, "--dry-run", ENERGY.format(s)) for s in ("", "-unrelaxed"))
+    assert possible.returncode == 0 and "rule vacancy_energy:" in possible.stdout + possible.stderr
+    assert impossible.returncode != 0 and "rule relax:" not in impossible.stdout + impossible.stderr
 
 
 def test_dynamics_in_segments_are_those_of_one_job(failed):

@@ -6,9 +6,11 @@ here under the text of the first column. The study is one that is finished in na
     python tests/workflow/test_reruns.py      prints the table as the present workflow has it (of each row one change)
 """
 
+import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +20,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from finished import CONFIG, MATERIALS, Finished, Planner, copy_workflow
+from finished import CONFIG, MATERIALS, POTENTIAL, Finished, Planner, copy_workflow
+
+from defraction import prune_command
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = "workflow/scripts/defraction"
@@ -135,7 +139,7 @@ RELAXED = (
 UNRELAXED = tuple(f"{name}-unrelaxed" for name in RELAXED)
 THERMAL = ("al-thermal-100K-2x1x1", "al-thermal-300K-2x1x1")
 BLOCK = ("al-displaced-gaussian-3pct", "al-random-vacancy-10pct")
-TWIN = ("al-twin", "al-twin-control")
+TWIN = ("al-twin-relaxed", "al-twin-control")
 DISLOCATION = ("al-dislocation-edge-2", "al-dislocation-edge-2-control")
 
 # Nothing physical
@@ -202,6 +206,20 @@ def environment(edit):
         edit.append(str(path.relative_to(edit.folder)), "# another\n")
 
 
+@row("a citation in the table of hosts or of crystals, a Debye temperature")
+def citations(edit):
+    edit.replace("resources/hosts.csv", "Vallin et al.", "Vallin")
+    edit.replace("resources/hosts.csv", "CRC Handbook", "Another handbook")
+    edit.replace("resources/hosts.csv", "0.0,412,", "0.0,420,")
+
+
+@row("a citation in the table of hosts or of crystals, a Debye temperature")
+def more_citations(edit):
+    line = next(x for x in (edit.folder / MATERIALS).read_text().splitlines() if x.startswith("Al-225"))
+    *others, citation = line.split('"')[:-1]
+    edit.replace(MATERIALS, line, '"'.join([*others, f"{citation}, again", ""]))
+
+
 @row("an intermediate result deleted whose followers are there")
 def deleted(edit):
     edit.delete("results/structures/al-vacancy-2x1x1.cif")
@@ -241,6 +259,19 @@ modules("the module of the clean crystals: `materials`", "materials.py")
 
 # Conditions
 
+AL = {name for name in (*STRAIN, *RELAXED, *UNRELAXED, *PERFECT) if name.startswith("al-")}
+
+
+@row("an elastic constant of a host", *(name for name in STRAIN if name.startswith("al-")), *DISLOCATION)
+def elastic_constant(edit):
+    edit.replace("resources/hosts.csv", "107.3,60.8", "107.0,60.8")
+
+
+@row("the lattice parameter of a host", *AL, *THERMAL, *BLOCK, *TWIN, *DISLOCATION, "Al")
+def lattice_parameter(edit):
+    edit.replace("resources/hosts.csv", "225,4.0496", "225,4.0500")
+
+
 entry(
     "one strain value", ("al-strain-xx+4pct",),
     {"kind": "strain", "host": "Al"}, values=[0.02, 0.04],
@@ -254,6 +285,11 @@ entry(
     "the component of a strain", ("fe-strain-xz+0.03rad",), {"kind": "strain", "host": "Fe"}, component="xz",
 )  # fmt: skip
 entry(
+    "where the elastic constants of a strain come from: `elastic: gpaw`",
+    ("al-strain-xx+2pct-gpaw", "al-strain-xx+3.5pct-gpaw", "Al"),
+    {"kind": "strain", "host": "Al"}, elastic="gpaw",
+)  # fmt: skip
+entry(
     "one temperature of molecular dynamics", ("al-thermal-400K-2x1x1",),
     {"kind": "thermal"}, temperatures=[100, 400],
 )  # fmt: skip
@@ -262,6 +298,7 @@ entry(
     ("al-thermal-equilibrated-100K-2x1x1", "al-thermal-equilibrated-300K-2x1x1"),
     {"kind": "thermal"}, protocol="equilibrated",
 )  # fmt: skip
+entry("the number of flights of molecular dynamics", THERMAL, {"kind": "thermal"}, flights=2)
 entry(
     "the supercell of a vacancy", ("al-perfect-2x2x1", "al-vacancy-2x2x1", "al-vacancy-2x2x1-unrelaxed"),
     {"kind": "vacancy", "host": "Al"}, supercell=[2, 2, 1],
@@ -297,9 +334,25 @@ entry(
 entry("the size of a twin", TWIN, {"kind": "twin"}, size=[24, 30, 25])
 
 
+@row("a potential file of one's own", "al-twin-relaxed")
+def potential(edit):
+    edit.replace(POTENTIAL, "potential", "other potential")
+
+
 @row("a condition added", "al-strain-hydrostatic+1pct")
 def added(edit):
     new = {"kind": "strain", "host": "Al", "mode": "hydrostatic", "values": [0.01]}
+    edit.config(lambda raw: raw["conditions"].append(new))
+
+
+@row(
+    "a condition added, with point defects of several kinds",
+    "al-defects-vacancy-si-0e6fcd-2x1x1",
+    "al-defects-vacancy-si-0e6fcd-2x1x1-unrelaxed",
+)
+def added_pair(edit):
+    pair = [{"kind": "vacancy"}, {"kind": "substitution", "solute": "Si", "positions": [[1, 0, 0]]}]
+    new = {"kind": "point_defects", "host": "Al", "supercell": [2, 1, 1], "defects": pair}
     edit.config(lambda raw: raw["conditions"].append(new))
 
 
@@ -369,9 +422,9 @@ modules("a module of diffraction: `diffraction/scattering`", "diffraction/scatte
 modules("writing and reading of structures: `structures`", "structures.py")
 
 
-@row("a structure edited by hand", "al-twin")
+@row("a structure edited by hand", "al-twin-relaxed")
 def edited(edit):
-    edit.append("results/structures/al-twin.cif", "# another atom")
+    edit.append("results/structures/al-twin-relaxed.cif", "# another atom")
 
 
 # Learning
@@ -418,7 +471,12 @@ settings(
     {"evaluation": {"ensemble_sizes": [1, 2]}},
 )
 settings("`evaluation.rotated_copies`", {"evaluation": {"rotated_copies": 2}})
-modules("the module of evaluation: `evaluation`", "evaluation.py")
+modules(
+    "a module of evaluation: `evaluation/scoring`, `evaluation/intervals`",
+    "evaluation/scoring.py",
+    "evaluation/intervals.py",
+)
+modules("the module of the comparison with the article: `evaluation/comparison`", "evaluation/comparison.py")
 settings(
     "`seed`", {"seed": 5},
     only=(*BLOCK, *THERMAL, "main-seed5"),
@@ -542,6 +600,36 @@ def test_set_back_before_a_run_nothing_runs(study):
     assert study.finished.planned() == {}
 
 
+def test_segments_are_those_of_results_that_stay(study):
+    """Another number of segments reruns nothing that is there, and is taken by what runs again for another reason:
+    settings of its own or of the lattice constant that it starts from."""
+    command = [sys.executable, str(Path(__file__).with_name("parameters.py"))]
+    done = subprocess.run(command, cwd=study.finished.folder, input=CONFIG, capture_output=True, text=True, check=True)
+    made = json.loads(done.stdout)
+
+    def recorded(edit, **overrides):
+        """Results of one segment each under a configuration of four."""
+        for job, (params, _) in made.items():
+            rule, *names = job.split()
+            if job in {f"{rule} {name}" for name in study.jobs.get(rule, [])} and rule in ("lattice", "relax", "aimd"):
+                record = {"params": params, "segments": 1}
+                edit.write(f"results/first_principles/{rule}/{names[0]}.record.json", json.dumps(record))
+        edit.config(lambda raw: raw.update(runtime={"segments": 4, "walltime": 3600.0}))
+        edit.config(lambda raw: raw["first_principles"].update(overrides=overrides))
+
+    def segments(**overrides):
+        with study.changed(lambda edit: recorded(edit, **overrides)) as finished:
+            jobs = finished.planned()
+        return {task: sorted(jobs.get(f"{task}_segment", [])) for task in ("relax", "aimd")} if jobs else {}
+
+    def all_of(names):
+        return sorted(f"{name}, {left}" for name in names for left in (1, 2, 3))
+
+    assert segments() == {}
+    assert segments(aimd={"timestep": 1.5}) == {"relax": [], "aimd": all_of(THERMAL)}
+    assert segments(lattice={"points": 7}) == {"relax": all_of(RELAXED), "aimd": all_of(THERMAL)}
+
+
 def test_a_single_target_needs_only_its_chain(study):
     results = study.finished.folder / "results"
     shutil.move(results, results.with_name("away"))
@@ -559,6 +647,40 @@ def test_a_copy_elsewhere(study, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(study.finished.folder, copy, copy_function=shutil.copy)
     assert Finished(study.planner, copy).planned() == {}
+
+
+def jobs_of(text: str) -> set[tuple[str, frozenset]]:
+    """Rule and wildcards of each job that a dry run prints."""
+    return {
+        (match[1], frozenset(re.findall(r"(\w+)=([^,\n]*)", (re.search(r"(?m)^ +wildcards: .*", block) or [""])[0])))
+        for block in re.split(r"\n(?= *(?:local)?rule )", text)
+        if (match := re.match(r" *(?:local)?rule (\w+):", block))
+    }
+
+
+@pytest.mark.parametrize("kinds", [("interstitial", "dislocation", "twin"), ("thermal", "vacancy", "substitution")])
+def test_prune_lists_the_jobs_that_no_run_asks_for_any_more(study, kinds, monkeypatch):
+    """Of a study with these conditions, and a model on a set of patterns of its own, before they were taken out."""
+
+    def larger(raw):
+        raw["pattern_sets"] = {"fine": {"pixels": 40}}
+        raw["models"] = [{"name": "main"}, {"name": "fine", "pattern_set": "fine"}]
+
+    def smaller(raw):
+        raw["conditions"] = [c for c in raw["conditions"] if c["kind"] not in kinds]
+
+    with study.changed(lambda edit: edit.config(larger)) as finished:
+        before = jobs_of(finished.snakemake("--dry-run", "--forceall"))
+    with study.changed(lambda edit: edit.config(smaller)) as finished:
+        after = jobs_of(finished.snakemake("--dry-run", "--forceall"))
+        monkeypatch.chdir(finished.folder)
+        wanted = prune_command.needed(Path(CONFIG))
+    nothing = {"outputs": [], "record": "results/none", "log": "logs/none"}
+    records = [{"rule": rule, "wildcards": dict(wildcards), **nothing} for rule, wildcards in before]
+    found = {(orphan.rule, frozenset(orphan.wildcards.items())) for orphan in prune_command.orphans(records, [wanted])}
+    assert len(before - after) > 40
+    # a lattice constant stays as long as its host has conditions
+    assert found == {job for job in before - after if job[0] != "lattice"}
 
 
 def test_switching_conda_on_runs_everything(study):

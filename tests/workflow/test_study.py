@@ -113,6 +113,7 @@ def test_trace_goes_from_the_figure_to_the_first_principles_input(study):
         "results/patterns/al-vacancy-2x1x1.nc",
         "results/structures/al-vacancy-2x1x1.cif",
         "results/first_principles/relax/al-vacancy-2x1x1.extxyz",
+        "results/first_principles/relax/al-vacancy-2x1x1.gpaw.txt",
         "results/first_principles/lattice/Al.json",
         "resources/hosts.csv",
     ):

@@ -33,6 +33,7 @@ from defraction import panels as panel_table
 from defraction.defects import potentials
 from defraction.digest import code_digest
 from defraction.first_principles.library import FOLDER, Library
+from defraction.first_principles.tables import CURVATURE
 
 if not workflow.overwrite_configfiles:
 
@@ -58,12 +59,16 @@ PATTERN_SETS = {
     name: configuration.plain(settings.diffraction_of(name))
     for name in ("main", *settings.pattern_sets)
 }
+# `gpu` is what a cluster is asked for. On one machine, and inside a job of a cluster, `card` counts the slots of a card:
+# most jobs take one, so that the start of one and the sums of another share it; training and GPAW take all.
 GPU = configuration.gpus_per_job(settings.runtime)
+CARD = 8
 # A GPAW job on a cluster: so many MPI tasks of one core on one machine, started by the job's own launcher, for the time
 # in which it ends by itself [min], with a quarter of an hour to start and for a step longer than those before it; without
 # one, a day.
 GPAW = {
     "gpu": int(settings.runtime.gpaw_gpu),
+    "card": CARD * settings.runtime.gpaw_gpu,
     "tasks": settings.runtime.gpaw_ranks,
     "cpus_per_task": 1,
     "nodes": 1,
@@ -74,9 +79,10 @@ NEEDS_ABTEM = any(
     section["method"] == "multislice" or section["scattering_factors"] != "c4322"
     for section in PATTERN_SETS.values()
 )
+ELASTIC = ("c11", "c12", "c44")
 FAMILIES = {
     "strain": r"[a-z]+-(pristine|strain-.+)",
-    "point": r"[a-z]+-(perfect|vacancy|substitution|interstitial)-.+",
+    "point": r"[a-z]+-(perfect|vacancy|substitution|interstitial|defects)-.+",
     "block": r"[a-z]+-(random|displaced)-.+",
     "thermal": r"[a-z]+-thermal-.+",
     "dislocation": r"[a-z]+-dislocation-.+",
@@ -132,12 +138,57 @@ def settings_of(wildcards):
     return condition_of(wildcards).settings
 
 
+def potential_of(wildcards):
+    """The potential file that a condition names; none where it is one of LAMMPS, whose version is recorded."""
+    name = settings_of(wildcards).get("potential")
+    return [] if name in (None, "default", *potentials.SHIPPED) else name
+
+
+def settings_without_folders(wildcards):
+    """Settings of a condition, a potential file by its name: its place is that of the input."""
+    settings = settings_of(wildcards)
+    if path := potential_of(wildcards):
+        settings = {**settings, "potential": Path(path).name}
+    return settings
+
+
+def material_of(wildcards):
+    """The row of a crystal as far as it decides the crystal, without citation and without the place of its file, which
+    is an input."""
+    row = MATERIALS[wildcards.material].to_dict()
+    for key in ("prototype_name", "reference", "source"):
+        del row[key]
+    return row
+
+
 def host_of(wildcards):
-    """The host's row as far as it decides results, by condition or by name; a name may carry a preset (Al-paper)."""
+    """The host's row as far as it decides results, by condition or by name; a name may carry a preset (Al-paper).
+    Elastic constants are for those rules alone that start from them."""
+    row = elastic_host_of(wildcards)
+    return {key: value for key, value in row.items() if key not in ELASTIC}
+
+
+def elastic_host_of(wildcards):
+    """The host's row with its elastic constants."""
     name = getattr(wildcards, "host", None) or condition_of(wildcards).host
     row = asdict(HOSTS[name.partition("-")[0]])
-    del row["debye_temperature"]  # stands beside results only, so it reruns none
+    for key in ("lattice_reference", "elastic_reference", "debye_temperature"):
+        del row[key]  # stand beside results only
     return row
+
+
+def moving_host_of(wildcards):
+    """The host's row for relaxations, molecular dynamics and elastic constants, whose steps follow from measured elastic
+    constants where the tables do not say how stiff the crystal is."""
+    row = elastic_host_of(wildcards)
+    stiffness = () if row["name"] in CURVATURE else ("c11", "c44")
+    return {**host_of(wildcards), **{key: row[key] for key in stiffness}}
+
+
+def strained_host_of(wildcards):
+    """The host's row for a strain, whose elastic constants may be computed ones."""
+    row = host_of if elastic_source(wildcards) else elastic_host_of
+    return row(wildcards)
 
 
 def used_hosts():
@@ -162,6 +213,8 @@ def first_principles(task):
         }
         if task == "relax" and settings_of(wildcards).get("cell") == "relaxed":
             overrides["relax"] = {**overrides.get("relax", {}), "cell": "relaxed"}
+        if task == "aimd" and (flights := settings_of(wildcards).get("flights")):
+            overrides["aimd"] = {**overrides.get("aimd", {}), "flights": flights}
         preset = preset_of(wildcards) or section["preset"]
         return {"overrides": overrides, "preset": preset}
 
@@ -170,7 +223,7 @@ def first_principles(task):
 
 def entry_of(task, wildcards):
     """What the library holds of a condition's task, or of a host's lattice constant; None: to be computed."""
-    host, lattice = host_of(wildcards), first_principles("lattice")(wildcards)
+    host, lattice = moving_host_of(wildcards), first_principles("lattice")(wildcards)
     if task == "lattice":
         return LIBRARY.lattice(host, lattice)
     asked, settings = settings_of(wildcards), first_principles(task)(wildcards)
@@ -211,7 +264,7 @@ def batch(name):
         if not workflow.group_settings.group_components:
             return None
         condition = CONDITIONS.get(getattr(wildcards, "condition", None))
-        computed = condition and (condition.relaxed or condition.kind == "thermal")
+        computed = condition and condition.computed
         return f"{name}_computed" if computed else name
 
     return group
@@ -234,27 +287,57 @@ def positions_of(task, condition):
     return files[f"{task}_extxyz"]
 
 
-def segments_of(task, condition):
-    """Segments of a job: those in which a finished result was made, so that another number reruns nothing; else those of
-    the configuration."""
-    record = Path(f"results/first_principles/{task}/{condition}.record.json")
-    if record.exists():
-        return json.loads(record.read_text()).get("segments", 1)
-    return config["runtime"]["segments"]
+def kept_record(rule, name, wildcards):
+    """The record of a first-principles result that the rule would make with the same params now, else None."""
+    path = Path(f"results/first_principles/{rule}/{name}.record.json")
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    params = getattr(rules, rule).params.items()
+    now = {key: value(wildcards) if callable(value) else value for key, value in params}
+    now = json.loads(json.dumps(now))
+    return record if record.get("params", now) == now else None
+
+
+def segments_of(task, wildcards):
+    """Segments of a job: those in which its result was made, if that is kept, so that another number reruns nothing;
+    else those of the configuration."""
+    record = kept_record(task, wildcards.condition, wildcards)
+    lattice = Path(lattice_of(wildcards)) if record is not None else None
+    if lattice is not None and lattice.is_relative_to("results"):
+        host = SimpleNamespace(host=lattice.stem)
+        if kept_record("lattice", lattice.stem, host) is None:
+            record = None
+    if record is None:
+        return config["runtime"]["segments"]
+    return record.get("segments", 1)
 
 
 def segment_before(task):
-    """The marker of the segment before this one; segments count down to the job that writes the results, 0."""
+    """The marker of the segment before this one; segments count down to the job that writes the results, 0. In a job of
+    a cluster, where the record may be gone already, it is the one that the run's plan has put there.
+    """
 
     def marker(wildcards):
         left = int(getattr(wildcards, "left", 0)) + 1
-        if left >= segments_of(task, wildcards.condition):
+        path = f"results/first_principles/segments/{task}/{wildcards.condition}/{left}.json"
+        if left >= segments_of(task, wildcards):
             return {}
-        return {
-            "segment": f"results/first_principles/segments/{task}/{wildcards.condition}/{left}.json"
-        }
+        if not workflow.is_main_process and not Path(path).exists():
+            return {}
+        return {"segment": path}
 
     return marker
+
+
+def elastic_source(wildcards):
+    """Computed elastic constants, where a strain follows from such."""
+    settings = settings_of(wildcards)
+    if settings.get("elastic") != "gpaw":
+        return {}
+    preset = f"-{settings['preset']}" if "preset" in settings else ""
+    host = condition_of(wildcards).host
+    return {"elastic": f"results/first_principles/elastic/{host}{preset}.json"}
 
 
 def point_source(wildcards):
@@ -294,6 +377,16 @@ def diffraction_of(pattern_set):
     return PATTERN_SETS[pattern_set]
 
 
+def diffraction_of_condition(wildcards):
+    """The section `diffraction` for one condition: of thermal equilibrium the snapshots are samples of one crystal, whose
+    intensities a detector adds up; of the published flights each is a case of its own.
+    """
+    section = diffraction_of(getattr(wildcards, "pattern_set", "main"))
+    if settings_of(wildcards).get("protocol") == "equilibrated":
+        return {**section, "average_snapshots": True}
+    return section
+
+
 def patterns_in(pattern_set, name):
     """The file of a condition, or of a clean crystal (clean/NAME), in a set of patterns."""
     folder = "patterns" if pattern_set == "main" else f"pattern_sets/{pattern_set}"
@@ -304,6 +397,20 @@ def clean_patterns(wildcards):
     """The files of all clean crystals that a model is trained and tested on."""
     pattern_set = model_of(wildcards)["pattern_set"]
     return [patterns_in(pattern_set, f"clean/{name}") for name in MATERIALS]
+
+
+def training_memory(wildcards, attempt):
+    """Main memory of a training [MB]: the images of all clean crystals in half precision, and 8 GB for the rest; twice as
+    much with every attempt."""
+    model = model_of(wildcards)
+    section = diffraction_of(model["pattern_set"])
+    points = math.prod(
+        len(section[key]) for key in ("zone_axes", "voltages", "camera_lengths")
+    )
+    drawn = config["materials"]["specimens"]
+    specimens = 1 if model["learning"]["specimens"] == "block" else 1 + drawn
+    pixels = len(MATERIALS) * points * specimens * section["pixels"] ** 2
+    return math.ceil(8000 + 2 * pixels / 1e6) * 2 ** (attempt - 1)
 
 
 def patterns_grid(wildcards):

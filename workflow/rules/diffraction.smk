@@ -18,6 +18,7 @@ rule simulate_clean:
         "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("simulate.py"),
         diffraction=config["diffraction"],
@@ -40,9 +41,10 @@ rule simulate:
         "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("simulate.py"),
-        diffraction=config["diffraction"],
+        diffraction=diffraction_of_condition,
     script:
         "../scripts/simulate.py"
 
@@ -62,6 +64,7 @@ rule simulate_set_clean:
         "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("simulate.py"),
         diffraction=lambda wildcards: diffraction_of(wildcards.pattern_set),
@@ -84,8 +87,9 @@ rule simulate_set:
         "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("simulate.py"),
-        diffraction=lambda wildcards: diffraction_of(wildcards.pattern_set),
+        diffraction=diffraction_of_condition,
     script:
         "../scripts/simulate.py"

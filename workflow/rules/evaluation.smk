@@ -19,6 +19,7 @@ rule simulate_shown:
         "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("simulate.py"),
         diffraction=diffraction_shown,
@@ -45,6 +46,7 @@ rule predict_shown:
         "../envs/learning.yaml"
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("predict.py"),
         space_group=lambda wildcards: HOSTS[condition_of(wildcards).host].space_group,

@@ -1,6 +1,7 @@
 # One job for each figure: PNG, PDF and a caption with the numbers of this run, made from the result tables, so that a
 # colour never counts again. Which figures a study has, and which conditions they show: defraction/panels.py.
 # In: results/*.csv, results/patterns/, results/first_principles/. Out: results/figures/.
+# Captions of patterns state accuracies, so these figures follow results/accuracy.csv as well.
 
 
 rule figure_accuracy:
@@ -351,6 +352,8 @@ rule figure_patterns:
 rule figure_strain_patterns:
     input:
         patterns=pictures_of("strain_patterns"),
+        accuracy="results/accuracy.csv",
+        models="results/models.csv",
         code=code("figure_strain_patterns.py"),
     output:
         png=report(
@@ -379,6 +382,8 @@ rule figure_strain_patterns:
 rule figure_thermal_patterns:
     input:
         patterns=pictures_of("thermal_patterns"),
+        accuracy="results/accuracy.csv",
+        models="results/models.csv",
         code=code("figure_thermal_patterns.py"),
     output:
         png=report(
@@ -407,6 +412,8 @@ rule figure_thermal_patterns:
 rule figure_point_patterns:
     input:
         patterns=pictures_of("point_patterns"),
+        accuracy="results/accuracy.csv",
+        models="results/models.csv",
         code=code("figure_point_patterns.py"),
     output:
         png=report(
@@ -435,6 +442,8 @@ rule figure_point_patterns:
 rule figure_dislocation_patterns:
     input:
         patterns=pictures_of("dislocation_patterns"),
+        accuracy="results/accuracy.csv",
+        models="results/models.csv",
         code=code("figure_dislocation_patterns.py"),
     output:
         png=report(
@@ -463,6 +472,8 @@ rule figure_dislocation_patterns:
 rule figure_twin_patterns:
     input:
         patterns=pictures_of("twin_patterns"),
+        accuracy="results/accuracy.csv",
+        models="results/models.csv",
         code=code("figure_twin_patterns.py"),
     output:
         png=report(
@@ -559,6 +570,8 @@ rule figure_interstitial:
             for panel in PANELS.get("interstitial", [])
         ],
         patterns=pictures_of("interstitial"),
+        accuracy="results/accuracy.csv",
+        models="results/models.csv",
         code=code("figure_interstitial.py"),
     output:
         png=report(

@@ -50,7 +50,7 @@ rule relax:
         **GPAW,
     params:
         code=code_digest("relax.py"),
-        host=host_of,
+        host=moving_host_of,
         supercell=lambda wildcards: settings_of(wildcards)["supercell"],
         defect=lambda wildcards: settings_of(wildcards)["defect"],
         first_principles=first_principles("relax"),
@@ -81,7 +81,7 @@ rule relax_segment:
         **GPAW,
     params:
         code=code_digest("relax.py"),
-        host=host_of,
+        host=moving_host_of,
         supercell=lambda wildcards: settings_of(wildcards)["supercell"],
         defect=lambda wildcards: settings_of(wildcards)["defect"],
         first_principles=first_principles("relax"),
@@ -112,7 +112,7 @@ rule aimd:
         **GPAW,
     params:
         code=code_digest("aimd.py"),
-        host=host_of,
+        host=moving_host_of,
         supercell=lambda wildcards: settings_of(wildcards)["supercell"],
         temperature=lambda wildcards: settings_of(wildcards)["temperature"],
         protocol=lambda wildcards: settings_of(wildcards)["protocol"],
@@ -146,7 +146,7 @@ rule aimd_segment:
         **GPAW,
     params:
         code=code_digest("aimd.py"),
-        host=host_of,
+        host=moving_host_of,
         supercell=lambda wildcards: settings_of(wildcards)["supercell"],
         temperature=lambda wildcards: settings_of(wildcards)["temperature"],
         protocol=lambda wildcards: settings_of(wildcards)["protocol"],
@@ -166,6 +166,8 @@ rule elastic:
         record="results/first_principles/elastic/{host}.record.json",
     log:
         "logs/elastic/{host}.log",
+    wildcard_constraints:
+        host=r"[A-Za-z]+(-(smoke|laptop|paper))?",
     priority: 10
     conda:
         "../envs/gpaw.yaml"
@@ -174,7 +176,7 @@ rule elastic:
         **GPAW,
     params:
         code=code_digest("elastic.py"),
-        host=host_of,
+        host=moving_host_of,
         first_principles=first_principles("elastic"),
     script:
         "../scripts/elastic.py"
@@ -191,7 +193,7 @@ rule vacancy_energy:
     log:
         "logs/vacancy_energy/{condition}.log",
     wildcard_constraints:
-        condition=r"[a-z]+-vacancy-.+",
+        condition=r"[a-z]+-vacancy-.+(?<!-unrelaxed)",
     conda:
         "../envs/gpaw.yaml"
     params:

@@ -93,6 +93,8 @@ rule train:
     threads: config["runtime"]["training_threads"]
     resources:
         gpu=GPU * config["runtime"]["training_processes"],
+        card=CARD * GPU * config["runtime"]["training_processes"],
+        mem_mb=training_memory,
     params:
         code=code_digest("train.py"),
         learning=lambda wildcards: model_of(wildcards)["learning"],
@@ -120,6 +122,7 @@ rule predict:
         "../envs/learning.yaml"
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("predict.py"),
         space_group=lambda wildcards: HOSTS[condition_of(wildcards).host].space_group,
@@ -145,6 +148,7 @@ rule predict_clean:
     threads: config["runtime"]["training_threads"]
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("predict_clean.py"),
         rotated_copies=config["evaluation"]["rotated_copies"],
@@ -159,23 +163,22 @@ ruleorder: predict_clean > predict
 rule unknown_patterns:
     input:
         table="resources/unknown_crystals.csv",
-        structures=[
-            clean_structure_of(name)
-            for name in sorted(MATERIALS)[:: max(1, len(MATERIALS) // 12)]
-        ],
+        structures=[clean_structure_of(name) for name in MATERIALS],
+        split="results/models/{model}/split.csv",
         code=code("unknown_patterns.py"),
     output:
-        patterns="results/unknown/{pattern_set}.nc",
-        record="results/unknown/{pattern_set}.record.json",
+        patterns="results/unknown/{model}.nc",
+        record="results/unknown/{model}.record.json",
     log:
-        "logs/unknown_patterns/{pattern_set}.log",
+        "logs/unknown_patterns/{model}.log",
     conda:
         "../envs/diffraction.yaml" if not NEEDS_ABTEM else "../envs/multislice.yaml"
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("unknown_patterns.py"),
-        diffraction=lambda wildcards: diffraction_of(wildcards.pattern_set),
+        diffraction=lambda wildcards: diffraction_of(model_of(wildcards)["pattern_set"]),
         repeat=config["specimen"]["repeat"],
         seed=config["seed"],
     script:
@@ -188,7 +191,7 @@ rule openset:
         card="results/models/{model}/card.json",
         split="results/models/{model}/split.csv",
         patterns=clean_patterns,
-        unknown=lambda wildcards: f"results/unknown/{model_of(wildcards)['pattern_set']}.nc",
+        unknown="results/unknown/{model}.nc",
         code=code("openset.py"),
     output:
         openset="results/models/{model}/openset.json",
@@ -201,6 +204,7 @@ rule openset:
     threads: config["runtime"]["training_threads"]
     resources:
         gpu=GPU,
+        card=GPU,
     params:
         code=code_digest("openset.py"),
         seed=config["seed"],

@@ -4,7 +4,7 @@
 
 rule conditions_table:
     input:
-        hosts="resources/hosts.csv",
+        hosts=ancient("resources/hosts.csv"),
         code=code("conditions_table.py"),
     output:
         table="results/conditions.csv",
@@ -37,7 +37,7 @@ rule clean_structure:
         "../envs/structures.yaml"
     params:
         code=code_digest("clean_structure.py"),
-        material=lambda wildcards: MATERIALS[wildcards.material].to_dict(),
+        material=material_of,
         repeat=config["specimen"]["repeat"],
         specimens=config["materials"]["specimens"],
         seed=lambda wildcards: table.seed_of(config["seed"], wildcards.material),
@@ -47,6 +47,7 @@ rule clean_structure:
 
 rule structure_strain:
     input:
+        unpack(elastic_source),
         hosts=ancient("resources/hosts.csv"),
         code=code("structure_strain.py"),
     output:
@@ -63,7 +64,7 @@ rule structure_strain:
         "../envs/structures.yaml"
     params:
         code=code_digest("structure_strain.py"),
-        host=host_of,
+        host=strained_host_of,
         settings=settings_of,
     script:
         "../scripts/structure_strain.py"
@@ -143,6 +144,7 @@ rule structure_thermal:
 rule structure_dislocation:
     input:
         hosts=ancient("resources/hosts.csv"),
+        potential=potential_of,
         code=code("structure_dislocation.py"),
     output:
         cif="results/structures/{condition}.cif",
@@ -158,8 +160,8 @@ rule structure_dislocation:
         "../envs/structures.yaml"
     params:
         code=code_digest("structure_dislocation.py"),
-        host=host_of,
-        settings=settings_of,
+        host=elastic_host_of,
+        settings=settings_without_folders,
     script:
         "../scripts/structure_dislocation.py"
 
@@ -167,6 +169,7 @@ rule structure_dislocation:
 rule structure_twin:
     input:
         hosts=ancient("resources/hosts.csv"),
+        potential=potential_of,
         code=code("structure_twin.py"),
     output:
         cif="results/structures/{condition}.cif",
@@ -183,6 +186,6 @@ rule structure_twin:
     params:
         code=code_digest("structure_twin.py"),
         host=host_of,
-        settings=settings_of,
+        settings=settings_without_folders,
     script:
         "../scripts/structure_twin.py"

@@ -5,6 +5,7 @@ with job(snakemake) as run:
     from defraction.specimens import specimens
     from defraction.structures import write_structures
 
-    atoms = crystal(Material.from_dict(run.params.material))
+    row = {**run.params.material, "prototype_name": "", "reference": "", "source": run.input.source}
+    atoms = crystal(Material.from_dict(row))
     images = specimens(atoms, run.params.repeat, run.params.specimens, run.params.seed)
     write_structures(images, run.output.cif, metadata=run.origin)

@@ -3,7 +3,8 @@ from pathlib import Path
 from defraction.job import job
 
 with job(snakemake) as run:
-    from defraction.evaluation import TABLES, evaluate_files
+    from defraction.evaluation.columns import TABLES
+    from defraction.evaluation.evaluate import evaluate_files
 
     evaluate_files(
         {Path(path).stem: path for path in run.input.predictions},

@@ -10,5 +10,7 @@ with job(snakemake) as run:
         run.params.hosts[0],
         run.input.patterns[0],
         Panel(*run.params.panels[0]),
+        run.input.accuracy,
+        run.input.models,
         Sheet.of(run),
     )

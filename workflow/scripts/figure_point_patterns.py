@@ -8,6 +8,8 @@ with job(snakemake) as run:
     patterns(
         run.input.patterns,
         [Panel(*panel) for panel in run.params.panels],
+        run.input.accuracy,
+        run.input.models,
         "Patterns of crystals with point defects (the article's Fig. 7).",
         "The article shows Fe, with a vacancy and with Au in 3x3x3 cells; where this run lacks one, the nearest.",
         3,

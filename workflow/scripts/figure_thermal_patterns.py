@@ -8,6 +8,8 @@ with job(snakemake) as run:
     patterns(
         run.input.patterns,
         [Panel(*panel) for panel in run.params.panels],
+        run.input.accuracy,
+        run.input.models,
         "Patterns at rest and with thermal motion (the article's Fig. 5).",
         "The article shows 0, 100 and 300 K.",
         min(6, len(run.input.patterns)),

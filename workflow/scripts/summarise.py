@@ -1,8 +1,8 @@
 from defraction.job import job
 
 with job(snakemake) as run:
-    from defraction.comparison import summarise_files
-    from defraction.evaluation import TABLES
+    from defraction.evaluation.columns import TABLES
+    from defraction.evaluation.summary import summarise_files
 
     summarise_files(
         {name: run.input[name] for name in TABLES},

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from defraction.job import job
 
 with job(snakemake) as run:
@@ -5,7 +7,8 @@ with job(snakemake) as run:
 
     simulate_unknown(
         run.input.table,
-        run.input.structures,
+        {Path(path).stem: path for path in run.input.structures},
+        run.input.split,
         run.output.patterns,
         run.params.diffraction,
         run.params.repeat,

@@ -23,14 +23,19 @@ from typer.core import TyperCommand
 ROOT = Path(__file__).resolve().parents[3]
 SWEEPS = {"values": "value", "temperatures": "temperature", "concentrations": "concentration", "fractions": "fraction"}
 """Keys that hold a list of the varied quantity, and the options for one value of it."""
+TENSORS = ("stress", "tensor")
+"""Keys whose value is written as COMPONENT=NUMBER."""
+LISTS = ("defects",)
+"""Keys that hold a list of which each word is an entry."""
 NOT_OPTIONS = ("kind", "host", "unrelaxed", "samples")
-RELAXED = ("vacancy", "substitution", "interstitial")
+RELAXED = ("vacancy", "substitution", "interstitial", "point_defects")
 SUFFIXES = (".cif", ".extxyz")
 GENERAL = (
     "For all: --repeat A B C (cells of the specimen, or the size of a random block; not for dislocation and twin), "
-    "--seed N, --control (the matched control). A vacancy, substitution or interstitial has ideal positions and the "
-    "measured lattice parameter, unless --relax or --preset asks for GPAW; thermal needs --preset. What the library "
-    "holds at those settings is taken from there, unless --source compute."
+    "--seed N, --control (the matched control). Components of a tensor are written xx=0.5 xy=0.1; each of several "
+    "defects as YAML: --defects '{kind: vacancy}' '{kind: substitution, solute: Si, neighbour: {shell: 1}}'. Point "
+    "defects have ideal positions and the measured lattice parameter, unless --relax or --preset asks for GPAW; "
+    "thermal needs --preset. What the library holds at those settings is taken from there, unless --source compute."
 )
 SCRIPTS = {"block": "structure_block.py", "dislocation": "structure_dislocation.py", "twin": "structure_twin.py"}
 
@@ -184,9 +189,13 @@ def plan(kind: str, host: str, options: Mapping, repeat, seed: int, control: boo
         chosen = next(c for c in expanded if c.id != c.control and c.relaxed == computes)
     else:
         chosen = expanded[-1]
-    if not computes:
+    if not (computes or chosen.computed):
         return chosen, table[host], None
-    overrides = {"relax": {"cell": "relaxed"}} if chosen.settings.get("cell") == "relaxed" else {}
+    overrides = {}
+    if chosen.settings.get("cell") == "relaxed":
+        overrides["relax"] = {"cell": "relaxed"}
+    if flights := chosen.settings.get("flights"):
+        overrides["aimd"] = {"flights": flights}
     return chosen, table[host], {"preset": preset or "laptop", "overrides": overrides}
 
 
@@ -203,7 +212,12 @@ def make(condition, host, seed: int, first_principles: dict | None, source: str,
     if family == "strain":
         from defraction.defects import strain
 
-        return [strain.build(host, settings)], None
+        if first_principles is None:
+            return [strain.build(host, settings)], None
+        computed = _Computed(host, settings, first_principles, source, output, own_seed)
+        images = [strain.build(host, settings, elastic=computed.elastic())]
+        computed.done()
+        return images, computed.origin
     if family == "block":
         from defraction.defects import displacements
 
@@ -253,6 +267,15 @@ class _Computed:
             lattice.compute(self.row, self._for("lattice"), path, None, self.state / "lattice")
         self.origin["lattice"] = {"parameter": json.loads(path.read_text())["lattice_parameter"]}
         return path
+
+    def elastic(self) -> Path:
+        from defraction.first_principles import elastic
+
+        summary, log = self.output.with_suffix(".json"), self.output.with_suffix(".gpaw.txt")
+        settings = self._for("elastic")
+        elastic.compute(self.row, self.lattice(), settings, summary, log, self.state / "elastic")
+        self.origin["elastic"] = {"settings": settings, "sha256": {f.name: _sha256(f) for f in (summary, log)}}
+        return summary
 
     def relaxed(self) -> Path:
         cells, defect = self.settings["supercell"], self.settings["defect"]
@@ -363,6 +386,8 @@ def _value(name: str, key: str, words: list[str], field) -> Any:
         return True
     if not words:
         raise ValueError(f"{name}: needs a value ({field.description})")
+    if key in TENSORS:
+        return {component: yaml.safe_load(number) for component, _, number in (w.partition("=") for w in words)}
     wanted = len(get_args(field.annotation)) if get_origin(field.annotation) is tuple else 0
     if wanted and len(words) != wanted:
         raise ValueError(f"{name}: takes {wanted} values, not {len(words)}")
@@ -370,7 +395,7 @@ def _value(name: str, key: str, words: list[str], field) -> Any:
         raise ValueError(f"{name}: takes one value, not {len(words)}; a sweep belongs into a configuration")
     is_text = str in (field.annotation, *get_args(field.annotation))  # "No" is nobelium there, not false
     values = [word if is_text and word not in ("null", "none") else yaml.safe_load(word) for word in words]
-    return values if key in SWEEPS or len(values) > 1 else values[0]
+    return values if key in (*SWEEPS, *LISTS) or len(values) > 1 else values[0]
 
 
 def _default(field) -> str:

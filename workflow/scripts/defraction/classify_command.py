@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 MODEL = Path(__file__).resolve().parents[3] / "resources/models/resnet101-clean"
 SYMBOLS = {"213": "P4_132", "221": "Pm-3m", "225": "Fm-3m", "227": "Fd-3m", "229": "Im-3m"}
 DEVICES = ("auto", "cpu", "gpu")
+NUMBER = r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w)"
 
 
 def classify(
@@ -82,9 +84,18 @@ def classify(
             metavar="FILE", help="image or .npy; pixels that are not 0 are ignored (beam stop)", show_default=False
         ),
     ] = None,
+    marks: Annotated[
+        str, typer.Option(metavar="hide|keep", help="hide a scale bar that was drawn into the picture, or keep it")
+    ] = "hide",
     rotation: Annotated[float, typer.Option(metavar="DEG", help="turn the pictures first, x towards y [degree]")] = 0.0,
     copies: Annotated[int, typer.Option(metavar="N", help="turned copies that are averaged")] = 1,
     device: Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="where to compute")] = "auto",
+    seen: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="write what the network is shown of each pattern as PNG, to look at", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Say which space group diffraction patterns of one crystal show: 213, 221, 225, 227 or 229.
 
@@ -96,6 +107,7 @@ def classify(
     _one_of("--intensity", intensity, (None, *pictures.INTENSITIES))
     _one_of("--contrast", contrast, pictures.CONTRASTS)
     _one_of("--background", background, pictures.BACKGROUNDS)
+    _one_of("--marks", marks, pictures.MARKS)
     _one_of("--device", device, DEVICES)
     if copies < 1:
         raise ValueError(f"--copies: {copies} is less than 1")
@@ -112,14 +124,17 @@ def classify(
     hidden = None if mask is None else pictures.read_mask(mask)
     kind = intensity or ("display" if decades else None)
     scale, width = _scale(pixel_size, pixel_angle, camera_length, detector_width, voltage)
-    options = pictures.Options(kind, decades, centre, find_centre, scale, width, contrast, background, rotation, hidden)
+    options = pictures.Options(
+        kind, decades, centre, find_centre, scale, width, contrast, background, rotation, hidden, marks
+    )
     found = [_opened(pictures.read_pictures(path)) for path in patterns]
 
     from defraction.learning.classify import Classifier
     from defraction.learning.classify import classify as run
 
     classifier = Classifier.load(_model(model), device)
-    result = run(classifier, chain.from_iterable(found), options, copies)
+    shown = None if seen is None else pictures.writer(seen)
+    result = run(classifier, chain.from_iterable(found), options, copies, shown)
     typer.echo(json.dumps(result, indent=1) if as_json else "\n".join(_lines(result)))
 
 
@@ -189,16 +204,37 @@ def _lines(result: dict[str, Any]) -> list[str]:
         lines.append(f"{name:{width}}  {likeliest:4.0%} {pattern['label_name']}  ({_groups(pattern, 3, 0.05)})")
         if pattern["warning"]:
             lines.append(f"  warning: {pattern['warning']}")
-    assumed: dict[str, int] = {}
-    for pattern in result["patterns"]:
-        for text in pattern["assumed"]:
-            assumed[text] = assumed.get(text, 0) + 1
+        lines += [f"  doubt: {text}" for text in pattern["doubts"]]
+    lines += _assumed([pattern["assumed"] for pattern in result["patterns"]])
     together = result["ensemble"]
-    lines += [f"assumed: {text}" + (f" ({count} patterns)" if count > 1 else "") for text, count in assumed.items()]
-    count = together["patterns"]
+    count, limit = together["patterns"], together["limit_space_group"]
     lines.append(f"space group ({count} pattern{'s' if count > 1 else ''}): {_groups(together, 5, 0.0)}")
     if together["warning"]:
         lines.append(f"  warning: {together['warning']}")
+    if limit is None:
+        lines.append("  doubt: no space group has all of these labels, so at least one of them is wrong")
+    elif limit < 0.995:
+        which, average = ("this label" if count == 1 else "these labels"), result["model"]["single_pattern_limit"]
+        lines.append(
+            f"  limit of geometry: who knows {which} is right about the space group in {limit:.0%} of cases"
+            + (f" ({average:.0%} for one pattern on average)" if count == 1 else "")
+            + "; give other zone axes"
+        )
+    return lines
+
+
+def _assumed(texts: list[list[str]]) -> list[str]:
+    """What was assumed for the patterns, one line for texts that differ in numbers only, with the range of each."""
+    alike: dict[str, list[list[str]]] = {}
+    for text in chain.from_iterable(texts):
+        alike.setdefault(re.sub(NUMBER, "{}", text), []).append(re.findall(NUMBER, text))
+    lines = []
+    for words, found in alike.items():
+        ranges = []
+        for same in zip(*found, strict=True):
+            low, high = min(same, key=float), max(same, key=float)
+            ranges.append(low if low == high else f"{low} to {high}")
+        lines.append(f"assumed: {words.format(*ranges)}" + (f" ({len(found)} patterns)" if len(found) > 1 else ""))
     return lines
 
 

@@ -44,14 +44,22 @@ class Condition:
     def relaxed(self) -> bool:
         return self.settings.get("relaxed", False)
 
+    @property
+    def computed(self) -> bool:
+        """Whether the structure waits for a calculation from first principles of its own or of elastic constants."""
+        return self.relaxed or self.family == "thermal" or self.settings.get("elastic") == "gpaw"
+
 
 def write_table(conditions: dict[str, Condition], path: Path) -> None:
-    """Write results/conditions.csv."""
+    """Write results/conditions.csv; of a potential file it has the name, not the folder."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for c in conditions.values():
-            writer.writerow([c.id, c.control, c.host, c.kind, c.parameter, json.dumps(c.settings, sort_keys=True)])
+            settings = dict(c.settings)
+            if settings.get("potential"):
+                settings["potential"] = Path(settings["potential"]).name
+            writer.writerow([c.id, c.control, c.host, c.kind, c.parameter, json.dumps(settings, sort_keys=True)])
 
 
 def seed_of(seed: int, condition: str) -> int:

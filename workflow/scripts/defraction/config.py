@@ -258,14 +258,30 @@ class Pristine(Condition):
     kind: Literal["pristine"]
 
 
+class Tensor(Section):
+    """Components of a symmetric tensor along the cube axes; those that are left out are zero."""
+
+    xx: float = Field(0.0, allow_inf_nan=False)
+    yy: float = Field(0.0, allow_inf_nan=False)
+    zz: float = Field(0.0, allow_inf_nan=False)
+    yz: float = Field(0.0, allow_inf_nan=False)
+    xz: float = Field(0.0, allow_inf_nan=False)
+    xy: float = Field(0.0, allow_inf_nan=False)
+
+    def times(self, factor: float) -> dict[str, float]:
+        """The components that are not zero, multiplied."""
+        return {name: round(factor * value, 10) for name, value in self if value}
+
+
 class Strain(Condition):
     """Uniform strain by Hooke's law for the anisotropic crystal."""
 
     kind: Literal["strain"]
-    mode: Literal["component", "biaxial", "hydrostatic", "stress", "pressure"] = Field(
+    mode: Literal["component", "biaxial", "hydrostatic", "stress", "pressure", "tensor"] = Field(
         "component",
         description="component: one strain component, all other stresses zero; biaxial: mismatch in a free film; "
-        "hydrostatic: the same along all axes; stress: one stress component; pressure",
+        "hydrostatic: the same along all axes; stress: one component or a tensor of stress; pressure; tensor: all of "
+        "the strain is given",
     )
     component: Literal["xx", "yy", "zz", "xy", "xz", "yz"] | None = Field(
         None, description="normal or shear component, for the modes component and stress"
@@ -273,13 +289,44 @@ class Strain(Condition):
     plane: tuple[int, int, int] | None = Field(
         None, description="Miller indices of the film's plane, for the mode biaxial (default 0, 0, 1)"
     )
+    stress: Tensor | None = Field(
+        None,
+        description="for the mode stress, in place of a component: several, such as {xx: 0.5, xy: 0.1} [GPa]; the mode "
+        "may be left out",
+    )
+    tensor: Tensor | None = Field(
+        None,
+        description="for the mode tensor: components of the strain such as {xx: 0.01, xy: 0.004}, as fractions, shear "
+        "as engineering strain; those left out are zero; the mode may be left out",
+    )
+    elastic: Literal["table", "gpaw"] = Field(
+        "table",
+        description="elastic constants: of resources/hosts.csv, or computed by GPAW at its own lattice constant (then "
+        "part of the id); the lattice parameter is the table's",
+    )
+    preset: Preset | None = Field(
+        None, description="preset of those that GPAW computes, and part of the id; none: that of first_principles"
+    )
     values: Annotated[
         Annotated[list[float], Tag("list")] | Annotated[Range, Tag("range")],
         Discriminator(lambda given: "range" if isinstance(given, dict | Range) else "list"),
     ] = Field(
         description="a list, or {start, stop, step}: strains as fractions (0.01 is 1 %), shear as engineering strain "
-        "[rad]; stress and pressure in GPa"
+        "[rad]; stress and pressure in GPa; of `stress` or `tensor` multiples (default: 1)"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def tensor_as_it_is(cls, given):
+        """A tensor says its mode, and is meant as it is without `values`."""
+        if not isinstance(given, dict):
+            return given
+        named = [key for key in ("stress", "tensor") if given.get(key) is not None]
+        if "mode" not in given and named:
+            given = {**given, "mode": named[0]}
+        if given.get("mode") == "tensor" or (given.get("mode") == "stress" and "stress" in named):
+            given = {"values": [1.0], **given}
+        return given
 
     @field_validator("values")
     @classmethod
@@ -288,7 +335,7 @@ class Strain(Condition):
         if not numbers:
             raise ValueError("no strain given; write at least one value")
         for value in numbers:
-            if abs(value) > MAX_STRAIN and info.data.get("mode") not in ("stress", "pressure"):
+            if abs(value) > MAX_STRAIN and info.data.get("mode") not in ("stress", "pressure", "tensor"):
                 raise ValueError(
                     f"strain {value:g} is beyond {MAX_STRAIN:g}: Hooke's law does not hold there "
                     f"(did you mean {value / 100:g}? strains are fractions, 0.01 is 1 %)"
@@ -299,11 +346,28 @@ class Strain(Condition):
 
     @model_validator(mode="after")
     def consistent(self):
-        if (self.component is not None) != (self.mode in ("component", "stress")):
-            takes = "needs a component, such as xx" if self.component is None else "takes no component"
-            raise ValueError(f"the mode {self.mode} {takes}")
-        if self.plane is not None and self.mode != "biaxial":
-            raise ValueError(f"the mode {self.mode} takes no plane")
+        for key, modes in {
+            "component": ("component", "stress"), "plane": ("biaxial",), "stress": ("stress",), "tensor": ("tensor",)
+        }.items():  # fmt: skip
+            if getattr(self, key) is not None and self.mode not in modes:
+                raise ValueError(f"the mode {self.mode} takes no {key}")
+        if self.mode == "component" and self.component is None:
+            raise ValueError("the mode component needs a component, such as xx")
+        if self.mode == "stress" and (self.component is None) == (self.stress is None):
+            raise ValueError("the mode stress needs either a component, or stress, such as {xx: 1, xy: 0.2}")
+        if self.mode == "tensor":
+            if self.tensor is None:
+                raise ValueError("the mode tensor needs tensor, such as {xx: 0.01, xy: 0.004}")
+            largest = max((abs(x) for n in self.numbers() for x in self.tensor.times(n).values()), default=0.0)
+            if largest > MAX_STRAIN:
+                raise ValueError(f"a strain of {largest:g} is beyond {MAX_STRAIN:g} (fractions: 0.01 is 1 %)")
+        for key in ("stress", "tensor"):
+            if (given := getattr(self, key)) is not None and not given.times(1.0):
+                raise ValueError(f"all components of {key} are zero, which is the control; leave it out")
+        if self.elastic == "gpaw" and self.mode in ("hydrostatic", "tensor"):
+            raise ValueError(f"the mode {self.mode} gives the strain without elastic constants; leave elastic out")
+        if self.preset is not None and self.elastic != "gpaw":
+            raise ValueError("preset is that of computed elastic constants; add elastic: gpaw, or leave it out")
         return self
 
     def numbers(self) -> list[float]:
@@ -316,6 +380,13 @@ class RandomBlock(Condition):
     samples: Annotated[int, Field(ge=1, le=100)] = Field(
         1, description="independent specimens, kept as the structures of one file"
     )
+
+
+def _solute_and_site(defect: str, solute: str | None, site: str | None) -> None:
+    if (solute is None) != (defect == "vacancy"):
+        raise ValueError(f"the defect {defect} {'takes no' if defect == 'vacancy' else 'needs a'} solute")
+    if (site is None) == (defect == "interstitial"):
+        raise ValueError(f"the defect {defect} {'needs a' if site is None else 'takes no'} site")
 
 
 class RandomDefects(RandomBlock):
@@ -333,12 +404,7 @@ class RandomDefects(RandomBlock):
 
     @model_validator(mode="after")
     def consistent(self):
-        if (self.solute is None) != (self.defect == "vacancy"):
-            needs = "takes no solute" if self.defect == "vacancy" else "needs a solute"
-            raise ValueError(f"the defect {self.defect} {needs}")
-        if (self.site is None) == (self.defect == "interstitial"):
-            needs = "needs a site" if self.site is None else "takes no site"
-            raise ValueError(f"the defect {self.defect} {needs}")
+        _solute_and_site(self.defect, self.solute, self.site)
         _distinct(self.concentrations, "concentration")
         return self
 
@@ -368,19 +434,22 @@ class Computed(Condition):
     )
 
 
-class PointDefect(Computed):
+class Defective(Computed):
     unrelaxed: bool = Field(True, description="also the defect at ideal positions, as a condition of its own")
     cell: Literal["fixed", "relaxed"] = Field(
         "fixed", description="relaxed: lengths and angles of the supercell relax with the atoms"
     )
+    minimum_separation: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="least distance of any two defects, periodic images included [Å]"
+    )
+
+
+class PointDefect(Defective):
     count: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="defects per supercell; several stand at random sites that follow from the seed"
     )
     positions: list[tuple[float, float, float]] | None = Field(
         None, min_length=1, description="chosen sites [u, v, w], in conventional cells from the origin, without count"
-    )
-    minimum_separation: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="least distance of any two defects, periodic images included [Å]"
     )
 
     @model_validator(mode="after")
@@ -413,13 +482,62 @@ class Interstitial(PointDefect):
     )
 
 
+class Neighbour(Section):
+    """A site by its distance from a defect that stands before it in the list."""
+
+    shell: Count = Field(1, description="shell of neighbours, counted from 1")
+    of: int = Field(0, ge=0, description="number of that defect, counted from 0 over all sites chosen so far")
+
+
+class Defect(Section):
+    """One kind of defect in a list of several."""
+
+    kind: Literal["vacancy", "substitution", "interstitial"] = Field(description="kind of defect")
+    solute: str | None = Field(None, description="element symbol of the foreign atom; none for a vacancy")
+    site: Literal["tetrahedral", "octahedral", "hexagonal"] | None = Field(None, description="interstitial site")
+    positions: list[tuple[float, float, float]] | None = Field(
+        None, min_length=1, description="chosen sites [u, v, w], in conventional cells from the origin"
+    )
+    neighbour: Neighbour | None = Field(None, description="a site by its distance from a defect before this one")
+    count: Count | None = Field(None, description="so many random sites")
+    concentration: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+        None, description="random sites, defects per lattice site of the perfect cell"
+    )
+
+    @model_validator(mode="after")
+    def consistent(self):
+        _solute_and_site(self.kind, self.solute, self.site)
+        given = [k for k in ("positions", "neighbour", "count", "concentration") if getattr(self, k) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} say where the {self.kind} goes; keep one")
+        return self
+
+
+class PointDefects(Defective):
+    """Several kinds of point defects in one supercell, such as a vacancy beside a foreign atom, relaxed by GPAW."""
+
+    kind: Literal["point_defects"]
+    defects: list[Defect] = Field(
+        min_length=1,
+        description="a list of {kind: vacancy, substitution or interstitial, solute, site}, each with one of "
+        "positions, neighbour: {shell, of}, count and concentration, or with none of them for the default site",
+    )
+
+
 class Thermal(Computed):
     """Snapshots of ab initio molecular dynamics (GPAW)."""
 
     kind: Literal["thermal"]
     temperatures: list[Annotated[float, Field(gt=0, le=3000)]] = Field(min_length=1, description="temperatures [K]")
     protocol: Literal["published", "equilibrated"] = Field(
-        "published", description="published: about 20 fs from the perfect lattice; equilibrated: thermostatted"
+        "published",
+        description="published: about 20 fs from the perfect lattice; equilibrated: thermostatted, the snapshots' "
+        "patterns averaged as intensities",
+    )
+    flights: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="independent runs from the perfect lattice, each with random numbers of its own; none: as many as "
+        "the preset has (equilibrated: one)",
     )
 
     @field_validator("temperatures")
@@ -433,8 +551,8 @@ class Relaxable(Condition):
 
     potential: str | None = Field(
         None,
-        description="interatomic potential that relaxes the specimen: default or a name of docs/structures.md; none: "
-        "not relaxed",
+        description="interatomic potential that relaxes the specimen: default, a name of docs/structures.md or the "
+        "path of a file; none: not relaxed",
     )
     fmax: float = Field(0.01, gt=0, description="largest force at which that relaxation ends [eV/Å]")
     rim: float | None = Field(
@@ -488,6 +606,7 @@ AnyCondition = Annotated[
     | Vacancy
     | Substitution
     | Interstitial
+    | PointDefects
     | RandomDefects
     | RandomDisplacements
     | Thermal
@@ -565,7 +684,10 @@ class LearningKeys(Section):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="arithmetic of the forward pass; auto: bf16 where the device has instructions for it"
     )
-    monitor: Count = Field(1000, description="held-out patterns watched after each pass (not used to choose anything)")
+    monitor: Count = Field(
+        1000,
+        description="held-out patterns watched after each pass, turned as in training (not used to choose anything)",
+    )
     keep: Literal["last", "best"] = Field(
         "last", description="weights that predict: of the last step, or of the pass with the lowest validation loss"
     )
@@ -617,7 +739,9 @@ class Evaluation(Section):
     """How accuracies are counted (physics)."""
 
     rotated_copies: Count = Field(
-        4, description="in-plane rotated copies of each test pattern; averaged, not counted as independent"
+        4,
+        description="test copies of each pattern, the first as it is, the others turned, shifted and magnified within "
+        "the ranges of training; averaged, not counted as independent",
     )
     ensemble_sizes: list[Count] = Field([1, 2, 4, 8, 16], description="numbers of zone axes k in an ensemble")
     draws: Count = Field(200, description="random draws of k zone axes per crystal")

@@ -19,20 +19,16 @@ an edit of them does not rerun first-principles calculations. What follows from 
 `expansion`) is in the rules' own params, so a new key or a better message there reruns nothing either."""
 
 
-def code_files(script: str) -> list[str]:
-    """The script (named relative to workflow/scripts) and the modules in its import closure, sorted, as paths
-    relative to the repository."""
-    return [str(p.relative_to(SCRIPTS.parent.parent)) for p in sorted(_closure(SCRIPTS / script))]
-
-
 def code_digest(script: str) -> str:
-    """SHA-256 (first 16 hexadecimal digits) over the normalised syntax of `code_files(script)`."""
+    """SHA-256 (first 16 hexadecimal digits) over the normalised syntax of the script (named relative to
+    workflow/scripts) and the modules in its import closure."""
     parts = (f"{p.relative_to(SCRIPTS)}\0{_normalised(p)}" for p in sorted(_closure(SCRIPTS / script)))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def file_digests(script: str) -> dict[str, str]:
-    """SHA-256 (first 16 hexadecimal digits) of the normalised syntax of each of `code_files(script)`."""
+    """SHA-256 (first 16 hexadecimal digits) of the normalised syntax of the script and of each module in its import
+    closure, by path relative to the repository, sorted."""
     root = SCRIPTS.parent.parent
     return {str(p.relative_to(root)): file_digest(p) for p in sorted(_closure(SCRIPTS / script))}
 

@@ -62,9 +62,20 @@ CONDITION_BYTES = 2**21
 FILES_PER_CONDITION = 12
 WORKING_MEMORY = 1.5 * GIB
 """Of a job beside its batch of patterns: interpreter, libraries, network, a GPAW cell of the default study."""
+SUBMITTERS = ("qsub", "bsub", "sbatch", "condor_submit", "flux")
+"""Commands that hand a job to a scheduler."""
+LAUNCHERS = ("srun", "aprun", "jsrun", "lrun", "flux", "prun")
+"""Commands that start MPI ranks through a scheduler, which outside a job first asks for one."""
+CARD = 8
+"""Jobs that share a card, as profiles/default says."""
+CUDA_MEMORY = 1.0
+"""Of a job on a card beside its batch of patterns [GiB]: CUDA's own and a network, assumed."""
 DISTRIBUTIONS = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 """Packages whose names on conda-forge and on PyPI differ."""
 NOT_PYTHON = frozenset({"python", "pip", "libxc", "libblas", "cxx-compiler"})
+
+JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+"""Set by schedulers in their jobs."""
 
 State = Literal["ok", "warning", "failing"]
 
@@ -88,7 +99,7 @@ class Study:
         folder: where it runs.
         settings: the checked configuration (`config.Config`), None if it cannot be used.
         profile: keys of the Snakemake profile.
-        partitions: of the scheduler, named by the profile.
+        partitions: of the scheduler, named by the profile, each with its limits as the profile gives them.
         conditions, materials, models: numbers of them; `specimens`: of which patterns are computed; `elements`:
             symbols that GPAW has to know.
     """
@@ -96,7 +107,7 @@ class Study:
     folder: Path
     settings: Any = None
     profile: dict[str, Any] = field(default_factory=dict)
-    partitions: frozenset[str] = frozenset()
+    partitions: dict[str, dict[str, Any]] = field(default_factory=dict)
     conditions: int = 0
     materials: int = 0
     models: int = 0
@@ -185,13 +196,14 @@ def prepare(folder: Path, config: Path, profile: Path | None) -> tuple[Study, li
     return study, findings
 
 
-def _partitions(profile: dict[str, Any], place: Path) -> frozenset[str]:
+def _partitions(profile: dict[str, Any], place: Path) -> dict[str, dict[str, Any]]:
     resources = profile.get("default-resources") or {}
     pairs = resources.items() if isinstance(resources, dict) else (str(r).partition("=")[::2] for r in resources)
-    names = {value for key, value in pairs if key == "slurm_partition"}
+    found: dict[str, dict[str, Any]] = {value: {} for key, value in pairs if key == "slurm_partition"}
     if table := profile.get("slurm-partition-config"):
-        names |= (yaml.safe_load((place / table).read_text()).get("partitions") or {}).keys()
-    return frozenset(names)
+        listed = yaml.safe_load((place / table).read_text()).get("partitions") or {}
+        found |= {name: limits or {} for name, limits in listed.items()}
+    return found
 
 
 def executors(study: Study) -> Iterator[Finding]:
@@ -235,14 +247,24 @@ def executors(study: Study) -> Iterator[Finding]:
             yield Finding("executors", "Slurm controller", "failing", str(error), remedy)
             return
         yield Finding("executors", "Slurm controller", "ok", f"partitions {', '.join(partitions)}")
-        for wanted in sorted(study.partitions - set(partitions)):
+        for wanted in sorted(study.partitions.keys() - set(partitions)):
             remedy = "edit the partitions of the profile"
             yield Finding("executors", "partition", "failing", f"{wanted}, which the profile names, is none", remedy)
     elif submit := study.profile.get("cluster-generic-submit-cmd"):
-        for program in ("sbatch", "qsub", "bsub", "condor_submit", "flux"):
-            if re.search(rf"\b{program}\b", submit) and shutil.which(program) is None:
-                remedy = "run on a login node, or edit cluster-generic-submit-cmd in the profile"
-                yield Finding("executors", program, "failing", "not in PATH, and the profile submits with it", remedy)
+        script = study.folder / submit.split()[0]
+        text = script.read_text() if script.is_file() else submit
+        known = [program for program in SUBMITTERS if re.search(rf"\b{program}\b", text)]
+        there = [place for program in known if (place := shutil.which(program))]
+        if there:
+            yield Finding("executors", "scheduler", "ok", there[0])
+        elif known:
+            remedy = "run on a login node, or load the site's module of the scheduler"
+            found = f"{', '.join(known)}: {'none of them is' if len(known) > 1 else 'not'} in PATH"
+            yield Finding("executors", "scheduler", "failing", f"{found}, and the profile submits with it", remedy)
+        else:
+            remedy = "look whether it can be called here"
+            found = f"{submit.split()[0]} submits by a command that is not known here"
+            yield Finding("executors", "scheduler", "warning", found, remedy)
 
 
 def environments(study: Study) -> Iterator[Finding]:
@@ -341,8 +363,11 @@ CUPY = "import cupy; print(cupy.__version__, cupy.cuda.runtime.getDeviceCount())
 
 
 def gpu(study: Study) -> Iterator[Finding]:
-    """Cards and their memory, and whether PyTorch, CuPy and GPAW can use them."""
+    """Cards and their memory, and whether PyTorch, CuPy and GPAW can use them; on a cluster, whether a job gets one."""
     asked = study.runtime("device", "auto") == "gpu" or study.runtime("gpaw_gpu", False)
+    if study.executor != "local":
+        yield from _gpu_of_the_cluster(study, asked)
+        return
     query = "--query-gpu=name,memory.total,memory.free,driver_version"
     try:
         cards = list(csv.reader(io.StringIO(answer("nvidia-smi", query, "--format=csv,noheader,nounits", seconds=20))))
@@ -359,6 +384,12 @@ def gpu(study: Study) -> Iterator[Finding]:
             yield Finding("gpu", f"card {number}", "warning", text, "another program fills it; wait or end that one")
         else:
             yield Finding("gpu", f"card {number}", "ok", text)
+    if cards and study.runtime("device", "auto") != "cpu":
+        need = study.runtime("memory", 2.0) + CUDA_MEMORY
+        if (fit := max(1, int(float(cards[0][1]) / 1024 // need))) < CARD:
+            remedy = f"start with --resources card={fit} turn=1, or lower runtime.memory"
+            found = f"room for {fit} of {CARD} jobs at once, {need:g} GiB each"
+            yield Finding("gpu", "side by side", "warning", found, remedy)
     if study.conda:
         yield Finding("gpu", "libraries", "ok", "in conda environments; CONDA_OVERRIDE_CUDA chooses their CUDA")
         return
@@ -386,6 +417,29 @@ def gpu(study: Study) -> Iterator[Finding]:
         except (ValueError, ModuleNotFoundError) as error:
             remedy = "build GPAW with gpu = True (docs/first-principles.md), or set runtime.gpaw_gpu to false"
             yield Finding("gpu", "GPAW", "failing", str(error), remedy)
+
+
+def _gpu_of_the_cluster(study: Study, asked: bool) -> Iterator[Finding]:
+    """Jobs run elsewhere: the cards of this machine say nothing about theirs, what the profile asks for does."""
+    from defraction import config as schema
+
+    if not asked:
+        if study.settings is not None and schema.gpus_per_job(study.settings.runtime):
+            found = "device: auto goes by this machine, which has a GPU, and the jobs run elsewhere"
+            yield Finding("gpu", "jobs", "warning", found, "say runtime.device: gpu or cpu")
+        else:
+            found = "none asked for (runtime.device: gpu does): patterns, networks and GPAW compute on the CPU"
+            yield Finding("gpu", "jobs", "ok", found)
+        return
+    where = "cards and libraries are those of the nodes: try `defraction doctor` without --profile in a job there"
+    if study.executor != "slurm" or not study.profile.get("slurm-partition-config"):
+        yield Finding("gpu", "jobs", "ok", where)
+    elif with_cards := sorted(name for name, limits in study.partitions.items() if limits.get("max_gpu")):
+        yield Finding("gpu", "jobs", "ok", f"partition {', '.join(with_cards)}; {where}")
+    else:
+        found = "the configuration asks for one, and no partition of the profile has max_gpu"
+        remedy = "give a partition max_gpu in the profile's partitions.yaml, or set runtime.device to cpu"
+        yield Finding("gpu", "jobs", "failing", found, remedy)
 
 
 def paw_data(study: Study) -> Iterator[Finding]:
@@ -419,7 +473,7 @@ HELLO = "from gpaw.mpi import world; n = world.sum_scalar(world.rank + 1); print
 
 
 def mpi(study: Study) -> Iterator[Finding]:
-    """Two ranks of GPAW started by the configuration's launcher."""
+    """Two ranks of GPAW started by the configuration's launcher, where that submits nothing."""
     if study.conda:
         yield Finding("MPI", "launcher", "ok", "MPICH in the conda environment of GPAW; not tried from here")
         return
@@ -429,6 +483,11 @@ def mpi(study: Study) -> Iterator[Finding]:
     remedy = "runtime.gpaw_ranks: 1 needs no MPI; else use the launcher of the MPI library that GPAW was built with"
     try:
         launcher = ranks.launcher_command(study.runtime("mpi_launcher", "mpiexec"))
+        in_a_job = any(variable in os.environ for variable in JOB_VARIABLES)
+        if study.executor != "local" or (Path(launcher[0]).name in LAUNCHERS and not in_a_job):
+            where = "here it may submit a job: try `defraction doctor` without --profile in one"
+            yield Finding("MPI", "launcher", "ok", f"{shlex.join(launcher)} is there and not tried; {where}")
+            return
         command = [*launcher, "-n", "2", sys.executable, "-c", HELLO]
         said = answer(*command, GPAW_MPI_BACKEND="cgpaw", OMP_NUM_THREADS="1")
     except (Unanswered, ValueError) as error:

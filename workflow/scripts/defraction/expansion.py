@@ -38,6 +38,9 @@ def expand(config: schema.Config, hosts: dict) -> dict[str, Condition]:
             )
         if getattr(entry, "solute", None) is not None:
             _check_element(entry.solute, f"{where}.solute")
+        for number, defect in enumerate(getattr(entry, "defects", [])):
+            if defect.solute is not None:
+                _check_element(defect.solute, f"{where}.defects[{number}].solute")
         for condition in _conditions(entry, config):
             known = out.get(condition.id)
             if known is not None and known != condition:
@@ -75,30 +78,29 @@ def _conditions(entry, config: schema.Config) -> list[Condition]:
     )
     if entry.kind == "thermal":
         name = "thermal" if entry.protocol == "published" else f"thermal-{entry.protocol}"
+        several = ""
+        if entry.flights is not None:
+            common["flights"] = entry.flights
+            several = f", {entry.flights} flights"
         return [perfect] + [
             Condition(
-                f"{prefix}-{name}-{t:g}K-{size}", perfect_id, host, "thermal", f"{t:g} K, {entry.protocol}",
+                f"{prefix}-{name}-{t:g}K-{size}", perfect_id, host, "thermal", f"{t:g} K, {entry.protocol}{several}",
                 _settings("thermal", temperature=t, protocol=entry.protocol, **common),
             )
             for t in entry.temperatures
         ]  # fmt: skip
 
-    parts = [entry.kind] + [getattr(entry, k) for k in ("solute", "site") if hasattr(entry, k)]
-    defect = {"kind": entry.kind, "solute": getattr(entry, "solute", None), "site": getattr(entry, "site", None)}
-    if entry.count > 1:
-        parts.append(f"x{entry.count}")
-    if entry.positions is not None:
-        defect["position"] = [list(position) for position in entry.positions]
-        parts.append("at" + hashlib.sha256(json.dumps(defect["position"]).encode()).hexdigest()[:6])
+    parts, defect, at_random = (_several if entry.kind == "point_defects" else _alike)(entry)
     base = "-".join([prefix, *(p.lower() for p in parts), size])
-    if entry.count > 1:
-        defect |= {"count": entry.count, "seed": seed_of(config.seed, base)}
+    if at_random:
+        defect |= {**at_random, "seed": seed_of(config.seed, base)}
     if entry.minimum_separation is not None:
         defect["minimum_separation"] = entry.minimum_separation
     if entry.cell == "relaxed":
         base += "-cell"
         common["cell"] = "relaxed"
-    parameter = " ".join([*parts[1:], size, *(["cell relaxed"] if entry.cell == "relaxed" else [])])
+    named = [" + ".join(parts[1:-1])] if entry.kind == "point_defects" else parts[1:]
+    parameter = " ".join([*named, size, *(["cell relaxed"] if entry.cell == "relaxed" else [])])
     out = [
         perfect,
         Condition(
@@ -115,8 +117,67 @@ def _conditions(entry, config: schema.Config) -> list[Condition]:
     return out
 
 
+def _alike(entry) -> tuple[list[str], dict, dict]:
+    """Parts of the id, the defect as `defects.point` takes it, and what of it is random."""
+    parts = [entry.kind] + [getattr(entry, k) for k in ("solute", "site") if hasattr(entry, k)]
+    defect = {"kind": entry.kind, "solute": getattr(entry, "solute", None), "site": getattr(entry, "site", None)}
+    if entry.count > 1:
+        parts.append(f"x{entry.count}")
+    if entry.positions is not None:
+        defect["position"] = [list(position) for position in entry.positions]
+        parts.append("at" + _short_hash(defect["position"]))
+    return parts, defect, {"count": entry.count} if entry.count > 1 else {}
+
+
+def _several(entry) -> tuple[list[str], dict, dict]:
+    """As `_alike`, of a list of defects: a hash in the id stands for where they are."""
+    defects = []
+    for one in entry.defects:
+        given = {key: value for key, value in schema.plain(one).items() if value is not None}
+        if "positions" in given:
+            given["position"] = given.pop("positions")
+        defects.append(dict(sorted(given.items())))
+    names = ["-".join(filter(None, (one.solute, one.site))) or one.kind for one in entry.defects]
+    at_random = any("count" in one or "concentration" in one for one in defects)
+    defect = {} if at_random else {"defects": defects}
+    return ["defects", *names, _short_hash(defects)], defect, {"defects": defects} if at_random else {}
+
+
+def _short_hash(values) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:6]
+
+
 def _strain(entry, value: float, pristine: Condition, repeat: list[int]) -> Condition:
-    if entry.mode in ("stress", "pressure"):
+    name, parameter, settings = _deformation(entry, value)
+    if entry.elastic == "gpaw":
+        settings["elastic"] = "gpaw"
+        name, parameter = f"{name}-gpaw", f"{parameter}, constants by GPAW"
+        if entry.preset is not None:
+            settings["preset"] = entry.preset
+            name, parameter = f"{name}-{entry.preset}", f"{parameter} ({entry.preset})"
+    return Condition(
+        f"{entry.host.lower()}-strain-{name}",
+        pristine.id,
+        entry.host,
+        "strain",
+        parameter,
+        _settings("strain", repeat=repeat, **settings),
+    )
+
+
+def _deformation(entry, value: float) -> tuple[str, str, dict]:
+    """A strain in its id and for people, and the settings of `defects.strain`."""
+    if entry.mode in ("stress", "tensor"):
+        given = getattr(entry, entry.mode)
+        components = {entry.component: value} if given is None else given.times(value)
+        parts = [(component, f"{number:+.6g}") for component, number in components.items()]
+        unit = ("GPa", " GPa") if entry.mode == "stress" else ("", "")
+        return (
+            f"{entry.mode}-{'-'.join(component + number for component, number in parts)}{unit[0]}",
+            f"{entry.mode} {' '.join(f'{component} {number}' for component, number in parts)}{unit[1]}",
+            {"mode": entry.mode, entry.mode: components},
+        )
+    if entry.mode == "pressure":
         text = f"{value:+.6g}GPa"
     elif entry.mode == "component" and entry.component[0] != entry.component[1]:
         text = f"{value:+.6g}rad"
@@ -130,18 +191,10 @@ def _strain(entry, value: float, pristine: Condition, repeat: list[int]) -> Cond
             {"mode": "biaxial", "plane": list(plane), "value": value},
         ),
         "hydrostatic": ("hydrostatic", {"mode": "hydrostatic", "value": value}),
-        "stress": (f"stress-{entry.component}", {"mode": "stress", "stress": {entry.component: value}}),
         "pressure": ("pressure", {"mode": "stress", "pressure": value}),
     }[entry.mode]
     number = text.replace("pct", " %").replace("rad", " rad").replace("GPa", " GPa")
-    return Condition(
-        f"{entry.host.lower()}-strain-{name}{text}",
-        pristine.id,
-        entry.host,
-        "strain",
-        f"{name.replace('-', ' ')} {number}",
-        _settings("strain", repeat=repeat, **settings),
-    )
+    return f"{name}{text}", f"{name.replace('-', ' ')} {number}", settings
 
 
 def _random_block(entry, pristine: Condition, block: list[int]) -> list[Condition]:

@@ -91,7 +91,7 @@ def write_signal(patterns: "Path | str | xarray.Dataset", path: Path | str) -> N
     voltage, camera_length and snapshot, in this order in the array and in reverse in ``inav``, those of length 1 left
     out. zone_axis and snapshot count from 0, the others have their values [kV], [m]. The signal axes are in 1/Å at the
     centre of the detector (units ``k_A^-1``, as pyxem calls k = 1/d) if there is one voltage and one camera length, and
-    in mm on the detector otherwise. ``metadata.Acquisition_instrument.TEM`` has beam_energy [kV], camera_length [cm],
+    in mm on the detector otherwise. ``metadata.Acquisition_instrument.TEM`` has beam_energy [kV], camera_length [mm],
     pixel_size and detector_distance [m] where they are single; ``original_metadata`` has all attributes of the file.
 
     An existing ``path`` is overwritten. Raises ValueError for another extension or a source without patterns.
@@ -156,9 +156,10 @@ def _metadata(source: Source, title: str) -> dict:
     if len(voltages) == 1:
         microscope["beam_energy"] = float(voltages[0])
     if len(lengths) == 1:
-        centimetres = 100.0 * float(lengths[0])
-        microscope |= {"camera_length": centimetres, "Detector": {"Diffraction": {"camera_length": centimetres}}}
-        microscope |= {"pixel_size": 1e-3 * source.pitch, "detector_distance": float(lengths[0])}
+        length = float(lengths[0])
+        # HyperSpy's field is in mm, that of pyxem's set_experimental_parameters in cm
+        microscope |= {"camera_length": 1e3 * length, "Detector": {"Diffraction": {"camera_length": 1e2 * length}}}
+        microscope |= {"pixel_size": 1e-3 * source.pitch, "detector_distance": length}
     return {
         "General": {"title": title},
         "Signal": {"signal_type": "electron_diffraction", "quantity": "Intensity (fraction of the incident electrons)"},

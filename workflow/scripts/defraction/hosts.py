@@ -1,7 +1,7 @@
 """The host crystals: measured constants (resources/hosts.csv) and their cells. Lengths in Å, stiffness in GPa."""
 
 import csv
-import difflib
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -24,19 +24,20 @@ NEAREST_NEIGHBOUR = {"fcc": np.sqrt(2) / 2, "bcc": np.sqrt(3) / 2, "diamond": np
 class Host:
     """A cubic elemental crystal; `name` is its chemical symbol.
 
-    `dataclasses.replace(host, lattice_parameter=...)` gives it another lattice parameter.
+    `dataclasses.replace(host, lattice_parameter=...)` gives it another lattice parameter. A job that does not use the
+    elastic constants need not be given them, nor where the values come from; in the table they are required.
     """
 
     name: str
     crystal_structure: str  # fcc | bcc | diamond
     space_group: int
     lattice_parameter: float  # Å
-    c11: float  # GPa
-    c12: float  # GPa
-    c44: float  # GPa
     magnetic_moment: float  # Bohr magnetons per atom
-    lattice_reference: str
-    elastic_reference: str
+    c11: float = math.nan  # GPa
+    c12: float = math.nan  # GPa
+    c44: float = math.nan  # GPa
+    lattice_reference: str = ""
+    elastic_reference: str = ""
     debye_temperature: float | None = None  # K, of the mean square displacement; None: not known
 
     @property
@@ -91,16 +92,6 @@ def _number_or_none(text: str, path: Path | str, line: int, column: str) -> floa
     if value is not None and not value > 0:
         raise ValueError(f"{path}, line {line}, column {column}: {text!r} is no positive number")
     return value
-
-
-def select_host(hosts: dict[str, Host], name: str) -> Host:
-    """The host called `name`. Raises ValueError that names the nearest known host."""
-    if name in hosts:
-        return hosts[name]
-    lowered = {known.lower(): known for known in hosts}
-    nearest = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.3)
-    hint = f"; did you mean {lowered[nearest[0]]}?" if nearest else ""
-    raise ValueError(f"unknown host {name!r}; known hosts are {', '.join(hosts)}{hint}")
 
 
 def unit_cell(host: Host, lattice_parameter: float | None = None) -> Atoms:

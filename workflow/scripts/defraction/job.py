@@ -85,6 +85,22 @@ def _note_cost(restart_dir: Path, started: float, seconds: float) -> None:
     os.replace(path, restart_dir / EARLIER)
 
 
+def _mark(name: str, started: float) -> Path:
+    """Tell that a job runs, for the check before the next run; the file is whole from its first moment.
+
+    Several machines may share the folder, so a process is told by its host too.
+    """
+    facts = {"pid": os.getpid(), "job": name, "host": platform.node(), "started": started}
+    if number := os.environ.get("SLURM_JOB_ID"):
+        facts["slurm_job"] = number
+    RUNNING.mkdir(parents=True, exist_ok=True)
+    path = RUNNING / f"{facts['host']}-{facts['pid']}.json"
+    partial = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    partial.write_text(json.dumps(facts))
+    os.replace(partial, path)
+    return path
+
+
 def _cpu_seconds() -> float:
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return round(sum(u.ru_utime + u.ru_stime for u in usage), 3)
@@ -99,8 +115,8 @@ def job(snakemake, state: bool = False):
 
     Args:
         snakemake: the object that Snakemake puts into a script.
-        state: whether the body keeps restart state; it is removed when the job ends well, unless it is a segment of a
-            longer one.
+        state: whether the body keeps restart state; it is removed when the job ends well, with that of other settings
+            and code, unless it is a segment of a longer one.
 
     Yields:
         Namespace with `input`, `output` (temporary paths), `params`, `wildcards`, `threads`, `runtime` (the
@@ -117,7 +133,6 @@ def job(snakemake, state: bool = False):
     started, clock = time.time(), time.monotonic()
     wildcards = dict(snakemake.wildcards.items())
     name = ":".join([snakemake.rule, *wildcards.values()])
-    pid = os.getpid()
 
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -132,20 +147,8 @@ def job(snakemake, state: bool = False):
     logging.getLogger("defraction").addHandler(_Console(terminal, name))
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-    marker = RUNNING / f"{pid}.json"
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps({"pid": pid, "job": name, "host": platform.node(), "started": started}))
     outputs = {key: Path(path) for key, path in snakemake.output.items() if key != "record"}
-    partial = {key: temporary(path, pid) for key, path in outputs.items()}
-    for path in partial.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-    inputs = [
-        provenance.entry(path, role)
-        for role, paths in snakemake.input.items()
-        if role != SEGMENT
-        for path in ([paths] if isinstance(paths, str) else paths)
-    ]
+    partial = {key: temporary(path, os.getpid()) for key, path in outputs.items()}
     params = {key: value for key, value in sorted(snakemake.params.items())}
     finished = False
     script = Path(getattr(sys.modules["__main__"], "__file__", "")).name
@@ -153,6 +156,8 @@ def job(snakemake, state: bool = False):
     with_host = runtime.get("record_host", True)
     shelf: cache.Entry | None = None
     found: dict | None = None
+    marker: Path | None = None
+    restart_dir: Path | None = None
 
     def reuse() -> None:
         nonlocal shelf, found
@@ -170,18 +175,28 @@ def job(snakemake, state: bool = False):
         elif (found := shelf.fetch(partial)) is not None:
             raise _Reused
 
-    run = SimpleNamespace(
-        input=snakemake.input,
-        output=SimpleNamespace(**partial),
-        params=snakemake.params,
-        wildcards=snakemake.wildcards,
-        threads=snakemake.threads,
-        runtime=runtime,
-        origin={"rule": snakemake.rule, "wildcards": wildcards, "params": params, **provenance.code()},
-        restart_dir=STATE / _state_name(snakemake.rule, wildcards) / provenance.state_digest(params, inputs),
-        reuse=reuse,
-    )
     try:
+        marker = _mark(name, started)
+        for path in partial.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        inputs = [
+            provenance.entry(path, role)
+            for role, paths in snakemake.input.items()
+            if role != SEGMENT
+            for path in ([paths] if isinstance(paths, str) else paths)
+        ]
+        restart_dir = STATE / _state_name(snakemake.rule, wildcards) / provenance.state_digest(params, inputs)
+        run = SimpleNamespace(
+            input=snakemake.input,
+            output=SimpleNamespace(**partial),
+            params=snakemake.params,
+            wildcards=snakemake.wildcards,
+            threads=snakemake.threads,
+            runtime=runtime,
+            origin={"rule": snakemake.rule, "wildcards": wildcards, "params": params, **provenance.code()},
+            restart_dir=restart_dir,
+            reuse=reuse,
+        )
         if (code := digest.code_digest(script)) != params["code"]:
             raise RuntimeError(
                 f"the code of {script} changed since the run was planned ({params['code']} -> {code}, package in "
@@ -189,7 +204,7 @@ def job(snakemake, state: bool = False):
             )
         prefix = environment.close(script)
         if state:
-            run.restart_dir.mkdir(parents=True, exist_ok=True)
+            restart_dir.mkdir(parents=True, exist_ok=True)
         try:
             yield run
         except _Reused:
@@ -200,9 +215,10 @@ def job(snakemake, state: bool = False):
             raise FileNotFoundError(f"the job ended without writing {', '.join(missing)}")
         if not with_host and "log" in partial:
             hosts = {platform.node(), *([found["host"].get("name", "")] if found else [])}
-            provenance.strip_log(partial["log"], hosts - {""})
+            other_prefix = found["environment"].get("prefix") if found else None
+            provenance.strip_log(partial["log"], hosts - {""}, other_prefix)
         for key, path in partial.items():
-            os.replace(path, outputs[key])
+            provenance.place(path, outputs[key])
         record = Path(snakemake.output.record)
         facts = {
             "rule": snakemake.rule,
@@ -216,8 +232,8 @@ def job(snakemake, state: bool = False):
             "log": str(log),
         }
         if state:
-            facts["segments"] = runtime.get("segments", 1)
-            facts["earlier"] = _earlier(run.restart_dir)
+            facts["segments"] = runtime.get("segments", 1) if SEGMENT in dict(snakemake.input.items()) else 1
+            facts["earlier"] = _earlier(restart_dir)
         if found is not None:
             facts["cache"] = {"key": shelf.key, "record": found}
         provenance.write_record(record, facts, digest.file_digests(script), with_host)
@@ -225,15 +241,16 @@ def job(snakemake, state: bool = False):
         if shelf is not None and found is None and SEGMENT not in outputs:
             shelf.store(outputs, provenance.read_record(record))
         if state and SEGMENT not in outputs:
-            shutil.rmtree(run.restart_dir, ignore_errors=True)
+            shutil.rmtree(restart_dir.parent, ignore_errors=True)
     except BaseException as error:
         traceback.print_exc()
         terminal.write(f"[{name}] {type(error).__name__}: {error}\n[{name}] log: {log}\n")
         terminal.flush()
         raise SystemExit(1) from None
     finally:
-        if state and (SEGMENT in outputs or not finished):
-            _note_cost(run.restart_dir, started, time.monotonic() - clock)
+        if state and restart_dir is not None and (SEGMENT in outputs or not finished):
+            _note_cost(restart_dir, started, time.monotonic() - clock)
         for path in partial.values():
             path.unlink(missing_ok=True)
-        marker.unlink(missing_ok=True)
+        if marker is not None:
+            marker.unlink(missing_ok=True)

@@ -1,19 +1,23 @@
 """Diffraction pictures of any origin as a network sees them: read, centred, scaled, displayed. NumPy, SciPy, no torch.
 
 A picture comes from a PNG or TIFF, from netCDF of ours or from a HyperSpy signal. Every number that the file does not
-state is assumed or found, and each such step is put into words (`Prepared.assumed`), for whoever reads the answer.
+state is assumed or found (`inspection`), and each such step is put into words (`Prepared.assumed`), for whoever reads
+the answer; so is what speaks against them (`Prepared.doubts`).
 """
 
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from defraction import inspection
 from defraction.dataset import display
 from defraction.diffraction.geometry import wavelength
 
@@ -22,20 +26,24 @@ log = logging.getLogger(__name__)
 INTENSITIES = ("linear", "display")
 CONTRASTS = ("auto", "bright", "dark")
 BACKGROUNDS = ("auto", "radial", "none")
+MARKS = ("hide", "keep")
 HYPERSPY = (".zspy", ".hspy")
 NETCDF = (".nc",)
 TIFF = (".tif", ".tiff")
 SMALLEST = 24  # px; in a narrower picture neighbouring spots of a zone axis run into each other
 MOST_MASKED = 0.5  # of a picture that may be hidden or not finite
-CENTRE_SEARCH = 512  # px; a larger picture is averaged down to this before its centre is looked for
-CENTRE_REACH = 0.25  # of the width, from the middle of the picture, within which the centre is looked for
 MATCHED = 1e-6  # px^2 by which spots may be narrower than those of training
-NOISE = 3.0  # standard deviations above the background below which a pixel counts as background
+FINE = 8  # pixels of a picture per pixel of the network; more are averaged first
+UNCLEAR_CONTRAST = 0.3  # of `inspection.contrast`, below which bright and dark spots are not told apart for sure
+UNCLEAR_CENTRE = 0.1  # lead of a centre over the next best one, below which either may be right
+SPACINGS = (3.0, 0.5)  # least and largest distance of neighbouring spots, in pixels and widths of the network's frame
 PER_ANGSTROM = {
-    "k_a^-1": 1.0, "a^-1": 1.0, "1/a": 1.0, "1/å": 1.0, "å^-1": 1.0, "1 / angstrom": 1.0, "1/angstrom": 1.0,
-    "k_nm^-1": 0.1, "nm^-1": 0.1, "1/nm": 0.1, "1 / nanometer": 0.1,
+    "å": 1.0, "a": 1.0, "ang": 1.0, "angstrom": 1.0, "nm": 0.1, "nanometer": 0.1, "µm": 1e-4, "m": 1e-10,
 }  # fmt: skip
-"""Units of a HyperSpy axis that are reciprocal lengths, k = 1/d, with their size in 1/angstrom."""
+"""Units of length, with the size of their reciprocal in 1/angstrom."""
+VENDORS = (".dm3", ".dm4", ".emd", ".ser", ".emi", ".mrc", ".blo", ".mib", ".tvips", ".de5", ".bw")
+"""Extensions of microscopes' and cameras' own files, which HyperSpy reads."""
+MANY = 1000  # patterns in a file, from which on their number is told
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Options:
         intensity: `linear` or `display`. decades: as in `Picture`. centre: (x, y) [px]; `find_centre` where it is None.
         scale: 1/angstrom per pixel, or `width`, that of the whole picture, 1/angstrom.
         contrast: of `CONTRASTS`. background: of `BACKGROUNDS`. rotation: degrees, x towards y.
-        mask: pixels to ignore, bool (y, x).
+        mask: pixels to ignore, bool (y, x). marks: of `MARKS`, what happens to a scale bar.
     """
 
     intensity: str | None = None
@@ -105,14 +113,23 @@ class Options:
     background: str = "auto"
     rotation: float = 0.0
     mask: np.ndarray | None = None
+    marks: str = "hide"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture as the network takes it: `grey` float32 (pixels, pixels) in [0, 1], and what was assumed on the way."""
+    """A picture as the network takes it.
+
+    Attributes:
+        grey: float32 (pixels, pixels) in [0, 1].
+        assumed: what was assumed or found on the way, in words. doubts: what looks wrong, and how to mend it.
+        facts: inverted, centre (x, y) and hidden share of the picture, its pixels per pixel of the network.
+    """
 
     grey: np.ndarray
     assumed: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def frame_of(card: Mapping[str, Any]) -> Frame:
@@ -148,6 +165,11 @@ def read_pictures(path: Path | str) -> Iterator[Picture]:
         raise ValueError(f"{path}: is a folder; name the pictures in it")
     if path.is_file() and path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
+    if suffix in VENDORS:
+        raise ValueError(
+            f"{path}: {suffix} is not read here; convert it with HyperSpy, "
+            f'hyperspy.api.load("{path.name}").save("{path.stem}.zspy"), which keeps its calibration'
+        )
     if suffix in NETCDF:
         yield from _read_netcdf(path)
     elif suffix in HYPERSPY:
@@ -235,26 +257,66 @@ def _read_tiff(path: Path) -> Iterator[Picture]:
     try:
         with tifffile.TiffFile(path) as file:
             described = file.pages[0].description if len(file.pages) else ""
-            axes, stack = file.series[0].axes, file.series[0].asarray()
+            scale = _tiff_scale(file)
+            whole = [series for series in file.series if not series.keyframe.is_reduced]
+            try:
+                frames = [frame for series in whole for frame in _tiff_frames(series, file.is_imagej)]
+            except ValueError as error:  # compressed in a way that tifffile decodes with imagecodecs only
+                if "imagecodecs" not in str(error):
+                    raise
+                frames = None
     except (tifffile.TiffFileError, ValueError, KeyError, IndexError, OSError, RuntimeError) as error:
         raise ValueError(f"{path}: does not read as TIFF ({error})") from None
-    notes: tuple[str, ...] = ()
-    if "S" in axes:  # samples: colours
-        stack = np.moveaxis(stack, axes.index("S"), -1)
-        stack, notes = _luminance(stack)
-    if stack.ndim < 2:
-        raise ValueError(f"{path}: an array of shape {stack.shape} is not a picture")
+    if frames is None:
+        yield from _read_image(path, scale)
+        return
     facts = _of_defraction(described)
-    kind = "display" if stack.dtype in (np.uint8, np.bool_) else "linear"
-    several = int(np.prod(stack.shape[:-2]))
-    for page, values in enumerate(stack.reshape(-1, *stack.shape[-2:])):
+    for page, (values, notes) in enumerate(frames):
         if facts:
             yield _picture(path, values, _own_index(facts), "linear", **_own_facts(facts, values.shape))
         else:
-            yield _picture(path, values, {"page": page} if several > 1 else {}, kind, notes=notes)
+            kind = "display" if values.dtype in (np.uint8, np.bool_) else "linear"
+            yield _picture(path, values, {"page": page} if len(frames) > 1 else {}, kind, scale=scale, notes=notes)
 
 
-def _read_image(path: Path) -> Iterator[Picture]:
+def _tiff_frames(series: Any, indices_count: bool) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
+    """Pictures of a series, grey, black at 0. `indices_count`: a palette only shows them (ImageJ), it is not theirs."""
+    from tifffile import PHOTOMETRIC
+
+    axes, stack, page = series.axes, series.asarray(), series.keyframe
+    notes: tuple[str, ...] = ()
+    if "S" in axes:  # samples: colours
+        stack, notes = _luminance(np.moveaxis(stack, axes.index("S"), -1))
+    elif page.photometric == PHOTOMETRIC.PALETTE and not indices_count:
+        stack, notes = _luminance((np.moveaxis(page.colormap, 0, -1)[stack] >> 8).astype(np.uint8))
+    if page.photometric == PHOTOMETRIC.MINISWHITE and stack.dtype.kind in "bu":
+        stack = ~stack
+    if stack.ndim < 2:
+        raise ValueError(f"an array of shape {stack.shape} is not a picture")
+    for values in stack.reshape(-1, *stack.shape[-2:]):
+        yield values, notes
+
+
+def _tiff_scale(file: Any) -> float | None:
+    """1/angstrom per pixel, from the tags of Gatan's software and HyperSpy or from ImageJ's; None without."""
+    tags = {tag.code: tag.value for tag in file.pages[0].tags} if len(file.pages) else {}
+    unit, step = tags.get(65003), tags.get(65009)  # of the x axis
+    if unit is None and file.is_imagej and 282 in tags:
+        pixels, units = tags[282]  # XResolution
+        unit, step = (file.imagej_metadata or {}).get("unit"), units / pixels if pixels else None
+    known = None if unit is None or not isinstance(step, int | float) else _per_angstrom(unit)
+    return known * abs(step) if known and step else None
+
+
+def _per_angstrom(unit: Any) -> float | None:
+    """Size in 1/angstrom of a unit of reciprocal length in any of its spellings (1/nm, nm^-1, $A^{-1}$); else None."""
+    text = unit.decode("latin-1") if isinstance(unit, bytes) else str(unit)
+    text = re.sub(r"[\s${}\\\x00]", "", text.lower()).replace("⁻¹", "^-1").replace("\u03bc", "µ").removeprefix("k_")
+    found = re.fullmatch(r"1/(\w+)|(\w+?)\^?-1", text)
+    return PER_ANGSTROM.get(found[1] or found[2]) if found else None
+
+
+def _read_image(path: Path, scale: float | None = None) -> Iterator[Picture]:
     from PIL import Image, ImageSequence, UnidentifiedImageError
 
     try:
@@ -276,7 +338,7 @@ def _read_image(path: Path) -> Iterator[Picture]:
             yield _picture(path, values / np.float32(65535), _own_index(facts), "display", decades=decades, **own)
         else:
             kind = "linear" if values.dtype != np.uint8 else "display"
-            yield _picture(path, values, {"page": page} if several else {}, kind, notes=notes)
+            yield _picture(path, values, {"page": page} if several else {}, kind, scale=scale, notes=notes)
 
 
 def _decades_of(text: Mapping[str, str], facts: Mapping[str, Any]) -> float | None:
@@ -318,30 +380,41 @@ def _luminance(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _read_hyperspy(path: Path) -> Iterator[Picture]:
     """A signal in HyperSpy's hierarchical format: the layout that export.write_signal documents."""
-    try:
-        if path.suffix.lower() == ".hspy":
-            import h5py
+    with ExitStack() as stack:
+        try:
+            if path.suffix.lower() == ".hspy":
+                import h5py
 
-            root = h5py.File(path, "r")
-        else:
-            import zarr
+                root = stack.enter_context(h5py.File(path, "r"))
+            else:
+                import zarr
 
-            root = zarr.open_group(str(path), mode="r")
-        experiments = root["Experiments"]
-        signal = experiments[next(iter(experiments.keys()))]
-        data, axes = signal["data"], _signal_axes(signal)
-    except (OSError, KeyError, ValueError, StopIteration) as error:
-        raise ValueError(f"{path}: does not read as a HyperSpy signal ({error})") from None
-    shown = [n for n, axis in enumerate(axes) if not axis.get("navigate")]
-    if len(shown) != 2 or shown != [len(axes) - 2, len(axes) - 1] or len(axes) != data.ndim:
-        raise ValueError(
-            f"{path}: a signal of {len(shown)} dimensions; give patterns (2 signal dimensions, the last ones)"
-        )
+                root = zarr.open_group(str(path), mode="r")
+            experiments = root["Experiments"]
+            signal = experiments[next(iter(experiments.keys()))]
+            data, axes = signal["data"], _signal_axes(signal)
+        except (OSError, KeyError, ValueError, StopIteration) as error:
+            raise ValueError(f"{path}: does not read as a HyperSpy signal ({error})") from None
+        shown = [n for n, axis in enumerate(axes) if not axis.get("navigate")]
+        if len(shown) != 2 or shown != [len(axes) - 2, len(axes) - 1] or len(axes) != data.ndim:
+            raise ValueError(
+                f"{path}: a signal of {len(shown)} dimensions; give patterns (2 signal dimensions, the last ones)"
+            )
+        if (several := int(np.prod(data.shape[:-2]))) >= MANY:
+            log.warning("%s: %d patterns, and each is classified; take a part of them to be quicker", path, several)
+        yield from _frames_of_signal(path, signal, data, axes)
+
+
+def _frames_of_signal(path: Path, signal: Any, data: Any, axes: list[dict]) -> Iterator[Picture]:
     microscope = _attributes(signal, "metadata/Acquisition_instrument/TEM")
+    # pyxem keeps centimetres here, HyperSpy millimetres one level above
+    diffraction = _attributes(signal, "metadata/Acquisition_instrument/TEM/Detector/Diffraction")
+    if "camera_length" in diffraction:
+        microscope["camera_length"] = 10.0 * float(diffraction["camera_length"])
     ours = _attributes(signal, "original_metadata/attributes")
     coordinates = signal["original_metadata/coordinates"] if "settings" in ours and "references" in ours else None
     navigated = [axis for axis in axes if axis.get("navigate")]
-    centre, scale = _calibration(axes[shown[1]], axes[shown[0]], data.shape[-2:], microscope)
+    centre, scale = _calibration(axes[-1], axes[-2], data.shape[-2:], microscope)
     for position in np.ndindex(*data.shape[:-2]):
         values = np.asarray(data[(*position, slice(None), slice(None))])
         if coordinates is None:
@@ -364,16 +437,20 @@ def _attributes(group: Any, path: str) -> dict:
 def _calibration(
     x: Mapping[str, Any], y: Mapping[str, Any], shape: tuple[int, int], microscope: Mapping[str, Any]
 ) -> tuple[tuple[float, float] | None, float | None]:
-    """Centre (x, y) [px] and scale [1/angstrom per px] that two signal axes state; None for what they leave open."""
-    step = abs(float(x.get("scale", 1.0)))
-    unit = str(x.get("units", "")).lower().replace("$", "").replace("{", "").replace("}", "")
-    scale, energy = None, microscope.get("beam_energy")
-    if unit in PER_ANGSTROM:
-        scale = step * PER_ANGSTROM[unit]
+    """Centre (x, y) [px] and scale [1/angstrom per px] that two signal axes state; None for what they leave open.
+
+    `microscope` has beam_energy [kV] and camera_length [mm], if they are known.
+    """
+    step, unit = abs(float(x.get("scale", 1.0))), str(x.get("units", "")).strip().lower()
+    energy = microscope.get("beam_energy") or microscope.get("accelerating_voltage")
+    length = microscope.get("camera_length")
+    scale = None
+    if known := _per_angstrom(unit):
+        scale = step * known
     elif unit == "mrad" and energy:
         scale = 1e-3 * step / wavelength(float(energy))
-    elif unit == "mm" and energy and microscope.get("camera_length"):
-        scale = 1e-3 * step / (1e-2 * float(microscope["camera_length"]) * wavelength(float(energy)))
+    elif unit == "mm" and energy and length:
+        scale = step / (float(length) * wavelength(float(energy)))
     origins = [-float(axis.get("offset", 0)) / float(axis.get("scale", 1)) for axis in (x, y)]
     inside = all(0 < o < n - 1 for o, n in zip(origins, shape[::-1], strict=True))
     return (tuple(origins) if inside else None), scale
@@ -422,12 +499,75 @@ def read_mask(path: Path | str) -> np.ndarray:
 def prepare(picture: Picture, frame: Frame, options: Options) -> Prepared:
     """Grey values of a picture as the network of `frame` was trained on them, with every assumption in words.
 
-    In this order: hidden pixels filled from the opposite side of the pattern, contrast, centre, background, resampling
-    to the pixels of the network, beam stop and display. docs/classify.md describes each. Raises ValueError naming the
-    picture if an option does not fit it or nothing is left of it.
+    In this order: masked pixels and drawn marks hidden, contrast, centre, hidden pixels filled from the opposite side
+    of the pattern, background, resampling to the pixels of the network, beam stop and display. docs/classify.md
+    describes each. Raises ValueError naming the picture if an option does not fit it or nothing is left of it.
     """
-    assumed = list(picture.notes)
-    values, hidden = picture.values, picture.hidden.copy()
+    assumed: list[str] = list(picture.notes)
+    doubts: list[str] = []
+    values, hidden = picture.values, _hidden(picture, options, assumed)
+    kind, decades, known = _kind(picture, frame, options, assumed)
+    inverted = _is_inverted(picture, hidden, options, assumed, doubts)
+    if inverted:
+        values = values[~hidden].max() - values
+    floor = values[~hidden].min() if kind == "display" and not known else 0.0  # black of an unknown transform
+    values = np.where(hidden, 0, np.maximum(values - floor, 0))
+    visible = values  # a logarithm, or grey values: so that all spots count, not the brightest alone
+    if kind == "linear":
+        visible = np.log1p(values / max(float(np.median(values)), 1e-4 * float(values.max())))
+    centre = _centre(picture, options, visible, hidden, assumed, doubts)
+    if hidden.any():
+        values = _fill(values, hidden, centre)
+        assumed.append(f"{hidden.mean():.1%} of the pixels are hidden, filled from the opposite side of the pattern")
+    if kind == "display":
+        values = np.where(values > 0, 10.0 ** (decades * (values / max(float(values.max()), 1e-30) - 1)), 0)
+    ratio, scaled = _ratio(picture, frame, options, assumed)
+    facts = {"inverted": inverted, "centre": centre, "hidden": float(hidden.mean()), "pixels_per_pixel": ratio}
+    step = 1 if picture.ours else max(1, int(ratio / FINE))
+    if step > 1:
+        values, ratio = inspection.averaged(values, step), ratio / step
+        centre = tuple((place - (step - 1) / 2) / step for place in centre)
+    if options.background == "radial" or (options.background == "auto" and not picture.ours):
+        screen = inspection.averaged(inspection.screen(visible), step) > 0.5
+        values = inspection.subtract_background(values, centre, screen)
+        assumed.append("background: the median of each ring about the centre")
+    shown = resample(values, centre, ratio, frame.pixels, options.rotation)
+    if frame.sigma:
+        shown = _blurred(shown, values, centre, ratio, step, picture, frame, assumed)
+    position = (np.arange(frame.pixels) - (frame.pixels - 1) / 2) * frame.pixel_mm
+    grey = display(shown, position, position, frame.beam_stop, frame.decades, np.float16).astype(np.float32)
+    if not grey.any():
+        raise ValueError(f"{picture.name}: nothing is left outside the beam stop; look at --centre and --background")
+    if not picture.ours:
+        covered = resample(np.ones(values.shape, np.float32), centre, ratio, frame.pixels, options.rotation) > 0.5
+        _doubt_spots(shown, grey, covered & (np.hypot(position[:, None], position) >= frame.beam_stop), scaled, doubts)
+    return Prepared(grey, assumed, doubts, facts)
+
+
+def writer(folder: Path | str) -> Callable[[Picture, np.ndarray], None]:
+    """A function that writes grey values as `NNN-NAME.png`, 8 bits, numbered from 1, into `folder`, which it makes.
+
+    Raises ValueError if `folder` cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder}: is no folder to write pictures into ({error.strerror})") from None
+    number = count(1)
+
+    def write(picture: Picture, grey: np.ndarray) -> None:
+        from PIL import Image
+
+        target = folder / f"{next(number):03d}-{Path(picture.file).stem}.png"
+        Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(target)
+
+    return write
+
+
+def _hidden(picture: Picture, options: Options, assumed: list[str]) -> np.ndarray:
+    """Pixels without a value, of the mask, and of a scale bar; bool (y, x)."""
+    hidden = picture.hidden.copy()
     if options.mask is not None:
         if options.mask.shape != hidden.shape:
             raise ValueError(
@@ -437,46 +577,62 @@ def prepare(picture: Picture, frame: Frame, options: Options) -> Prepared:
         hidden |= options.mask
         if hidden.mean() > MOST_MASKED:
             raise ValueError(f"{picture.name}: {hidden.mean():.0%} of the pixels are masked; nothing to classify")
-    kind, decades, known = _kind(picture, frame, options, assumed)
-    if _is_inverted(values[~hidden], picture, options):
-        values = values[~hidden].max() - values
-        if options.contrast == "auto":
-            assumed.append("dark spots on a bright background: inverted")
-    floor = values[~hidden].min() if kind == "display" and not known else 0.0  # black of an unknown transform
-    values = np.where(hidden, 0, np.maximum(values - floor, 0))
-    centre = _centre(picture, options, values, kind, assumed)
-    if hidden.any():
-        values = _fill(values, hidden, centre)
-        assumed.append(f"{hidden.mean():.1%} of the pixels are hidden, filled from the opposite side of the pattern")
-    if kind == "display":
-        values = np.where(values > 0, 10.0 ** (decades * (values / max(float(values.max()), 1e-30) - 1)), 0)
-    if options.background == "radial" or (options.background == "auto" and not picture.ours):
-        values = subtract_background(values, centre)
-        assumed.append("background: the median of each ring about the centre")
-    ratio = _ratio(picture, frame, options, assumed)
-    if frame.sigma:
-        width = picture.sigma
-        if width is None:
-            width = spot_width(values, centre, frame.beam_stop / frame.pixel_mm * ratio)
-        shown, missing = resample(values, centre, ratio, frame.pixels, options.rotation), frame.sigma**2
-        missing -= (width / ratio) ** 2
-        if picture.sigma is None:
-            assumed.append(
-                f"spots {width:.1f} pixels wide (standard deviation)"
-                + (", blurred to those of the training patterns" if missing > MATCHED else "")
-            )
-        if missing > MATCHED:
-            from scipy.ndimage import gaussian_filter
+        if picture.values[~hidden].max() == picture.values[~hidden].min():
+            raise ValueError(f"{picture.name}: nothing is left beside the mask, all other pixels are equal")
+    if options.marks == "hide" and not picture.ours:
+        drawn, bars = inspection.drawn_marks(picture.values)
+        hidden |= drawn
+        for x, y, width, height in bars:
+            assumed.append(f"a bar of {width} x {height} pixels at x {x}, y {y} and what stands beside it are hidden")
+    return hidden
 
-            shown = gaussian_filter(shown, np.sqrt(missing), mode="constant")
-        values = shown
-    else:
-        values = resample(values, centre, ratio, frame.pixels, options.rotation)
-    position = (np.arange(frame.pixels) - (frame.pixels - 1) / 2) * frame.pixel_mm
-    grey = display(values, position, position, frame.beam_stop, frame.decades, np.float16).astype(np.float32)
-    if not grey.any():
-        raise ValueError(f"{picture.name}: nothing is left outside the beam stop; look at --centre and --background")
-    return Prepared(grey, assumed)
+
+def _blurred(
+    shown: np.ndarray,
+    values: np.ndarray,
+    centre: tuple[float, float],
+    ratio: float,
+    step: int,
+    picture: Picture,
+    frame: Frame,
+    assumed: list[str],
+) -> np.ndarray:
+    """The resampled pattern with spots as wide as those of training, if they were narrower.
+
+    `values`, `centre` and `ratio` are those of the picture after `step` x `step` pixels were averaged.
+    """
+    width = picture.sigma
+    if width is None:
+        width = inspection.spot_width(values, centre, frame.beam_stop / frame.pixel_mm * ratio)
+    missing = frame.sigma**2 - (width / ratio) ** 2
+    if picture.sigma is None:
+        assumed.append(
+            f"spots {step * width:.1f} pixels wide (standard deviation)"
+            + (", blurred to those of the training patterns" if missing > MATCHED else "")
+        )
+    if missing <= MATCHED:
+        return shown
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(shown, np.sqrt(missing), mode="constant")
+
+
+def _doubt_spots(shown: np.ndarray, grey: np.ndarray, counted: np.ndarray, scaled: bool, doubts: list[str]) -> None:
+    """What speaks against these spots: one without its opposite, and distances that the network does not know."""
+    if inspection.is_lonely(shown, counted):
+        doubts.append(
+            "the brightest place has nothing opposite: a scale bar, text or a wrong centre? "
+            "use --mask and --centre; or the crystal is tilted"
+        )
+    spacing = inspection.spot_spacing(grey)
+    least, largest = SPACINGS[0], SPACINGS[1] * len(grey)
+    if not scaled and not least <= spacing <= largest:
+        found = f"{spacing:.1f} pixels of the network apart" if np.isfinite(spacing) else "at no regular distance"
+        doubts.append(
+            f"its spots are {found}; in training, {least:g} to {largest:g}: "
+            + ("cut out the middle of the picture" if spacing < least else "show more of the pattern")
+            + ", or state its scale, --pixel-size"
+        )
 
 
 def _kind(picture: Picture, frame: Frame, options: Options, assumed: list[str]) -> tuple[str, float, bool]:
@@ -491,61 +647,48 @@ def _kind(picture: Picture, frame: Frame, options: Options, assumed: list[str]) 
     return kind, taken, decades is not None
 
 
-def _is_inverted(seen: np.ndarray, picture: Picture, options: Options) -> bool:
-    """Whether spots are dark: most pixels are background, so their median is nearer to the bright end."""
+def _is_inverted(picture: Picture, hidden: np.ndarray, options: Options, assumed: list[str], doubts: list[str]) -> bool:
+    """Whether spots are dark on a bright background."""
     if options.contrast != "auto" or picture.ours:
         return options.contrast == "dark"
-    low, middle, high = np.percentile(seen, [0.5, 50, 99.5])
-    return bool(middle - low > high - middle and seen.mean() < middle)
+    found = inspection.contrast(picture.values, ~hidden)
+    if found < 0:
+        assumed.append("dark spots on a bright background: inverted")
+    if abs(found) < UNCLEAR_CONTRAST:
+        doubts.append("whether its spots are bright or dark is not clear: look, and use --contrast")
+    return found < 0
 
 
 def _centre(
-    picture: Picture, options: Options, values: np.ndarray, kind: str, assumed: list[str]
+    picture: Picture,
+    options: Options,
+    visible: np.ndarray,
+    hidden: np.ndarray,
+    assumed: list[str],
+    doubts: list[str],
 ) -> tuple[float, float]:
-    height, width = values.shape
+    height, width = visible.shape
     if options.centre is not None:
         x, y = options.centre
         if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
             raise ValueError(f"{picture.name}: --centre {x:g} {y:g} lies outside of {width} x {height} pixels")
         return x, y
     if picture.centre is not None:
+        if not picture.ours:
+            x, y = picture.centre
+            assumed.append(f"centre: x {x:.1f}, y {y:.1f}, where the file has its origin")
         return picture.centre
     if not options.find_centre:
         assumed.append("centre: the middle of the picture")
         return (width - 1) / 2, (height - 1) / 2
-    x, y = find_centre(
-        np.log1p(values / max(float(np.median(values)), 1e-4 * values.max())) if kind == "linear" else values
+    found = inspection.find_centre(visible, ~hidden)
+    assumed.append(
+        f"centre: x {found.x:.1f}, y {found.y:.1f}, about which the picture is most nearly its own inversion"
     )
-    assumed.append(f"centre: x {x:.1f}, y {y:.1f}, about which the picture is most nearly its own inversion")
-    return x, y
-
-
-def find_centre(values: np.ndarray) -> tuple[float, float]:
-    """The point (x, y) [px] about which a picture comes nearest to its own inversion (Friedel's law), to about 0.2 px.
-
-    The largest value of the picture's correlation with itself turned by 180 degrees, which is its convolution with
-    itself, taken at twice the centre; looked for within a quarter of the width from the middle. It needs no direct
-    beam, so a beam stop does no harm.
-    """
-    from scipy.signal import fftconvolve
-
-    step = max(1, -(-max(values.shape) // CENTRE_SEARCH))
-    height, width = (n // step * step for n in values.shape)
-    small = values[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
-    small = np.clip(small - np.median(small), 0, np.percentile(small, 99.9) - np.median(small) + 1e-30)
-    found = fftconvolve(small, small)
-    y, x = (np.arange(n) for n in found.shape)
-    middle = [(n - 1) / 2 for n in found.shape]
-    reach = 2 * CENTRE_REACH * min(small.shape)
-    near = (np.abs(y - middle[0]) <= reach)[:, None] & (np.abs(x - middle[1]) <= reach)[None, :]
-    row, column = np.unravel_index(np.argmax(np.where(near, found, -np.inf)), found.shape)
-    twice = []
-    for line, peak in ((found[:, column], row), (found[row], column)):
-        before, top, after = line[peak - 1], line[peak], line[peak + 1]
-        curvature = before - 2 * top + after
-        twice.append(peak + (0.5 * (before - after) / curvature if curvature < 0 else 0.0))
-    # a pixel of the small picture is centred at step * i + (step - 1) / 2 of the large one
-    return tuple(float(step * t / 2 + (step - 1) / 2) for t in twice[::-1])
+    if found.rival is not None and found.lead < UNCLEAR_CENTRE:
+        x, y = found.rival
+        doubts.append(f"another centre, x {x:.0f}, y {y:.0f}, fits nearly as well: look, and use --centre")
+    return found.x, found.y
 
 
 def _fill(values: np.ndarray, hidden: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
@@ -560,46 +703,8 @@ def _fill(values: np.ndarray, hidden: np.ndarray, centre: tuple[float, float]) -
     return filled
 
 
-def subtract_background(values: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
-    """Values less the median of their ring about `centre` (x, y); what is within three deviations of it becomes 0.
-
-    Rings are one pixel wide, the innermost wider; the deviation is the median one, times 1.4826 as for a normal
-    distribution. Spots must cover less than half of every ring.
-    """
-    from scipy.ndimage import median
-
-    y, x = np.indices(values.shape)
-    ring = np.maximum(np.hypot(x - centre[0], y - centre[1]).astype(int), 3)
-    rings = np.arange(ring.max() + 1)
-    level = np.nan_to_num(median(values, ring, rings))
-    above = values - level[ring]
-    spread = 1.4826 * np.nan_to_num(median(np.abs(above), ring, rings))
-    return np.where(above > NOISE * spread[ring], above, 0).astype(np.float32)
-
-
-def spot_width(values: np.ndarray, centre: tuple[float, float], hidden: float) -> float:
-    """Standard deviation [px] of the spots of a picture without background, the square pixel taken off.
-
-    From the half width of the picture's autocorrelation, which for Gaussian spots is a Gaussian wider by sqrt(2); what
-    is nearer to `centre` than `hidden` [px] does not count, since a direct beam may be saturated.
-    """
-    y, x = np.indices(values.shape)
-    seen = np.where(np.hypot(x - centre[0], y - centre[1]) >= hidden, values, 0)
-    spectrum = np.abs(np.fft.rfft2(seen, [2 * n for n in seen.shape])) ** 2
-    correlation = np.fft.irfft2(spectrum, [2 * n for n in seen.shape])
-    profile = correlation[0, : min(seen.shape)] + correlation[: min(seen.shape), 0]
-    if profile[0] <= 0:
-        return 0.0
-    below = np.flatnonzero(profile < 0.5 * profile[0])
-    if not len(below):
-        return 0.0
-    last = below[0] - 1
-    half = last + (profile[last] - 0.5 * profile[0]) / (profile[last] - profile[last + 1])
-    return float(np.sqrt(max(0.0, half**2 / (4 * np.log(2)) - 1 / 12)))
-
-
-def _ratio(picture: Picture, frame: Frame, options: Options, assumed: list[str]) -> float:
-    """Pixels of the picture per pixel of the network."""
+def _ratio(picture: Picture, frame: Frame, options: Options, assumed: list[str]) -> tuple[float, bool]:
+    """Pixels of the picture per pixel of the network, and whether that follows from its scale."""
     size = min(picture.values.shape)
     stated = options.scale if options.width is None else options.width / picture.values.shape[1]
     scale = stated if stated is not None else picture.scale
@@ -607,18 +712,20 @@ def _ratio(picture: Picture, frame: Frame, options: Options, assumed: list[str])
         what = "its scale is not known" if scale is None else "the model does not say which scales it knows"
         if frame.pixels != size or scale is None:
             assumed.append(f"{what}: the largest centred square fills the {frame.pixels} pixels of the network")
-        return size / frame.pixels
+        return size / frame.pixels, False
+    if stated is None and not picture.ours:
+        assumed.append(f"scale: {scale:.5f} 1/Å per pixel, as the file states")
     # the whole picture fills the frame if the network knows such a scale, else the nearest scale that it knows
     lowest, highest = frame.scales
     wanted = scale * size / frame.pixels
     if lowest * (1 - 1e-3) <= wanted <= highest * (1 + 1e-3):
-        return size / frame.pixels
+        return size / frame.pixels, True
     taken = float(np.clip(wanted, lowest, highest))
     what = "less" if taken < wanted else "more"
     assumed.append(
         f"shown at {taken:.4f} 1/Å per pixel, the nearest that the network knows: {what} than the whole picture"
     )
-    return taken / scale
+    return taken / scale, True
 
 
 def resample(

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -24,6 +25,8 @@ class Survivor(RuntimeError):
 
 def running(folder: Path) -> list[str]:
     """Descriptions of the Snakemake processes and jobs that work in this folder, this process's parents left out.
+
+    A job on another machine counts as alive unless Slurm knows that it is not.
 
     Args:
         folder: the working directory of the study.
@@ -39,13 +42,22 @@ def running(folder: Path) -> list[str]:
                 found.append(f"snakemake itself, process {process.pid}")
         except psutil.Error:
             continue
-    found += slurm_jobs(folder)
+    queue = _queue()
+    found += _in_slurm(queue, folder)
     for marker in sorted((folder / "results/.running").glob("*.json")):
         job = json.loads(marker.read_text() or "{}")
-        if not job or job["pid"] in own:
+        if not job:
             continue
         if job["host"] != platform.node():
-            logger.warning("%s: started on %s; whether it still runs cannot be seen from here", job["job"], job["host"])
+            number = job.get("slurm_job")
+            if number is None or queue is None or marker.stat().st_uid != os.getuid():
+                # only Slurm, asked for one's own jobs, can tell of another machine
+                shown = marker.relative_to(folder)
+                found.append(f"job {job['job']} on {job['host']}, unless it died there (then delete {shown})")
+            elif any(number == other.number and Path(other.folder) != folder.resolve() for other in queue):
+                found.append(f"job {job['job']} in Slurm job {number} (ends with: scancel {number})")
+            continue
+        if job["pid"] in own:
             continue
         try:
             alive = psutil.Process(job["pid"])
@@ -61,22 +73,41 @@ def slurm_jobs(folder: Path) -> list[str]:
 
     Snakemake started again does not know the jobs of a killed run and would submit them a second time.
     """
+    return _in_slurm(_queue(), folder)
+
+
+class _Queued(NamedTuple):
+    """A job in Slurm: its number (of an array: of this member), name of the number, state, folder and comment."""
+
+    number: str
+    name: str
+    state: str
+    folder: str
+    comment: str
+
+
+def _queue() -> list[_Queued] | None:
+    """This user's Slurm jobs, waiting or running; None where Slurm is not or does not answer."""
     if shutil.which("squeue") is None:
-        return []
-    command = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%T|%Z|%k"]
+        return None
+    command = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%A|%i|%T|%Z|%k"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
         done = None
     if done is None or done.returncode:
         logger.warning("squeue does not answer: whether jobs of an earlier run are left in Slurm cannot be seen")
-        return []
-    found = []
-    for line in done.stdout.splitlines():
-        number, state, place, comment = line.split("|", 3)
-        if number != os.environ.get("SLURM_JOB_ID") and Path(place) == folder.resolve():
-            found.append(f"Slurm job {number}, {state.lower()} ({comment}; ends with: scancel {number})")
-    return found
+        return None
+    return [_Queued(*line.split("|", 4)) for line in done.stdout.splitlines() if line.count("|") >= 4]
+
+
+def _in_slurm(queue: list[_Queued] | None, folder: Path) -> list[str]:
+    own = os.environ.get("SLURM_JOB_ID")
+    return [
+        f"Slurm job {job.name}, {job.state.lower()} ({job.comment}; ends with: scancel {job.name})"
+        for job in queue or []
+        if job.number != own and Path(job.folder) == folder.resolve()
+    ]
 
 
 def clear(folder: Path, snakemake_arguments: list[str]) -> list[str]:

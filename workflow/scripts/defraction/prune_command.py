@@ -1,9 +1,11 @@
-"""`defraction prune`: files of conditions, crystals, models and sets of patterns that no configuration names any more.
+"""`defraction prune`: files of conditions, crystals, models, sets of patterns and figures that no configuration has any
+more.
 
 What a file belongs to is read from the record beside it, never guessed from its name: a file that no record speaks of
 is not touched.
 """
 
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -69,25 +71,36 @@ def prune(
 
 
 def needed(config: Path) -> dict[str, set[str]]:
-    """All values that the wildcards of the rules take in one configuration: `condition`, `material`, `model`, `host`,
-    `pattern_set`.
+    """All values that the wildcards of the rules take in one configuration (`condition`, `material`, `model`, `host`,
+    `pattern_set`, `folder`), conditions over the axes of the article (`shown`), and `rule`: those of the rules without
+    wildcards that not every study needs.
 
     Raises:
         config.ConfigError: the configuration is not valid.
     """
     from defraction import config as schema
-    from defraction import expansion, hosts, materials, models
+    from defraction import expansion, hosts, materials, models, panels
 
     settings = schema.load(config)
-    conditions = expansion.expand(settings, hosts.read_hosts(Path("resources/hosts.csv")))
+    table = hosts.read_hosts(Path("resources/hosts.csv"))
+    conditions = expansion.expand(settings, table)
     crystals = materials.catalogue(schema.plain(settings.materials))
     presets = {(c.host, c.settings.get("preset")) for c in conditions.values()}
+    networks = models.expand(settings)
+    axes = [list(axis) for axis in settings.diffraction.zone_axes]
+    shown = panels.shown_axes(conditions, {name: host.crystal_structure for name, host in table.items()}, axes)
+    pixels = [settings.diffraction_of(model["pattern_set"]).pixels for model in networks.values()]
+    figures = panels.figures(conditions, panels.panels(conditions, shown, axes), pixels)
     return {
         "condition": set(conditions),
         "material": set(crystals),
-        "model": set(models.expand(settings)),
+        "model": set(networks),
         "host": {c.host for c in conditions.values()} | {f"{host}-{preset}" for host, preset in presets if preset},
         "pattern_set": {"main", *settings.pattern_sets},
+        "folder": {"patterns", *(f"pattern_sets/{name}" for name in settings.pattern_sets)},
+        "shown": set(shown),
+        "rule": {f"figure_{name}" for name in figures}
+        | ({"displacements"} if {"thermal_displacements", "point_displacements"} & set(figures) else set()),
     }
 
 
@@ -99,16 +112,24 @@ def orphans(records: Iterable[dict[str, Any]], wanted: list[dict[str, set[str]]]
         wanted: `needed` of each configuration; a job stays if one of them has all its wildcards.
     """
 
-    def stays(wildcards: dict[str, str]) -> bool:
-        return any(all(value in known[name] for name, value in wildcards.items() if name in known) for known in wanted)
+    def stays(rule: str, wildcards: dict[str, str]) -> bool:
+        names = dict(wildcards)
+        if rule.startswith("figure_") or rule == "displacements":
+            names["rule"] = rule
+        if rule.endswith("_shown"):
+            names["shown"] = wildcards["condition"]
+        return any(all(value in known[name] for name, value in names.items() if name in known) for known in wanted)
 
     records = list(records)
-    kept = {o["path"] for r in records if stays(r["wildcards"]) for o in r["outputs"]}
+    staying = [record for record in records if stays(record["rule"], record["wildcards"])]
+    kept = {output["path"] for record in staying for output in record["outputs"]} | {r["log"] for r in staying}
     found, models = [], set()
     for record in records:
-        if stays(record["wildcards"]):
+        if stays(record["rule"], record["wildcards"]):
             continue
-        paths = [*(o["path"] for o in record["outputs"] if o["path"] not in kept), record["record"], record["log"]]
+        paths = [*(output["path"] for output in record["outputs"]), record["record"]]
+        paths += [record["log"], *_segment_logs(record["log"])]
+        paths = [path for path in paths if path not in kept]
         files = [path for path in map(Path, paths) if path.is_file() and _inside(path)]
         found.append(Orphan(record["rule"], record["wildcards"], files))
         if "model" in record["wildcards"]:
@@ -121,7 +142,7 @@ def orphans(records: Iterable[dict[str, Any]], wanted: list[dict[str, set[str]]]
     for folder in sorted(STATE.glob("*-*")):
         rule, _, name = folder.name.partition("-")
         files = _files(folder)
-        if files and rule in STATEFUL and not stays({STATEFUL[rule]: name}):
+        if files and rule in STATEFUL and not stays(rule, {STATEFUL[rule]: name}):
             found.append(Orphan(f"restart state of {rule}", {STATEFUL[rule]: name}, files))
     return found
 
@@ -136,6 +157,13 @@ def remove(found: Iterable[Orphan]) -> None:
     for folder in sorted(folders, key=lambda p: -len(p.parts)):
         if folder.is_dir() and not any(folder.iterdir()):
             shutil.rmtree(folder)
+
+
+def _segment_logs(log: str) -> list[str]:
+    """Logs of the segments of a long job, beside that of the last one (`x.log`): `x.1.log`, `x.2.log` and so on."""
+    path = Path(log)
+    numbered = re.compile(rf"{re.escape(path.stem)}\.\d+\.log")
+    return sorted(str(other) for other in path.parent.glob("*.log") if numbered.fullmatch(other.name))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -78,6 +78,48 @@ def sites_of(atoms: Atoms, crystal_structure: str, host: str) -> Sites:
     )
 
 
+class Shell(NamedTuple):
+    """Sites at one distance from a point defect.
+
+    Attributes:
+        distance: from the defect [Å]. atoms: on these sites. radial: mean displacement along the line away from the
+            defect (negative: towards it). length: mean length of the displacement, both [Å].
+    """
+
+    distance: float
+    atoms: int
+    radial: float
+    length: float
+
+
+def shells(found: Sites) -> list[Shell]:
+    """Displacements around the one point defect of a supercell, by distance of the site from it, nearest first.
+
+    Distances are to the nearest image, and agree to 0.01 Å within a shell. A foreign atom on a site is the defect
+    itself and in no shell. Raises ValueError unless there is exactly one vacant site, interstitial or foreign atom.
+    """
+    defects = np.concatenate([found.vacant, found.interstitial, found.site[found.foreign]])
+    if len(defects) != 1:
+        raise ValueError(f"shells need one point defect in the cell, not {len(defects)}")
+    others = ~found.foreign
+    vectors = found.site[others] - defects[0]
+    vectors -= found.cell * np.rint(vectors / found.cell)
+    distances = np.linalg.norm(vectors, axis=1)
+    moved = found.displacement[others]
+    radial = np.einsum("ij,ij->i", moved, vectors) / distances
+    order = np.argsort(distances, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(distances[order]) > 0.01) + 1)
+    return [
+        Shell(
+            float(distances[group].mean()),
+            len(group),
+            float(radial[group].mean()),
+            float(np.linalg.norm(moved[group], axis=1).mean()),
+        )
+        for group in groups
+    ]
+
+
 def measure(quantity: str, displacement: np.ndarray) -> float:
     """One number of displacements (n, 3): `largest`, `rms` or `atoms:low:high` (number from low to below high),
     with `x_` in front of the absolute components along x instead of the lengths. Raises ValueError for another name."""

@@ -31,8 +31,12 @@ _HERMANN_MAUGUIN_TAGS = ["_space_group_name_H-M_alt", "_symmetry_space_group_nam
 _NUMBER_TAGS = ["_space_group_IT_number", "_symmetry_Int_Tables_number"]
 
 
-BUILT = ("deformation", "defects", "displacement")
+BUILT = (
+    "deformation", "defects", "displacement", "burgers_vector", "dislocations", "mismatch", "boundaries", "relaxation",
+)  # fmt: skip
 """What the builders say of a structure in `info`; it joins the metadata."""
+SNAPSHOT = ("flight", "step", "time", "temperature")
+"""What molecular dynamics says of a snapshot in `info` (time in fs, temperature in K); it joins the metadata too."""
 
 
 def write_structures(
@@ -43,7 +47,8 @@ def write_structures(
     Both files hold the same Cartesian frame to 1e-8 Å. `info["reference_cell"]` (3x3, Å; default: the cell) and
     `info["repeat"]` (default: 1, 1, 1) become CIF items and XYZ keys, as do the periodic directions. `metadata` (plain
     values) goes into every block as `_defraction_origin` and into every frame as `origin`; without it, `info["origin"]`
-    of each image is kept. Everything else in `info` goes into the XYZ file only. Positions are not wrapped.
+    of each image is kept. What `info` holds of `BUILT` joins it, and what it holds of `SNAPSHOT` under `snapshot`.
+    Everything else in `info` goes into the XYZ file only. Positions are not wrapped.
 
     Raises ValueError for no images, non-finite numbers, or a cell that is not in standard orientation.
     """
@@ -107,10 +112,17 @@ def _facts(atoms: Atoms, metadata: dict | None) -> dict:
             f"not {reference_cell.tolist()} and {repeat}"
         )
     origin = metadata if metadata is not None else atoms.info.get("origin")
-    built = {key: atoms.info[key] for key in BUILT if key in atoms.info}
+    built = {key: _plain(atoms.info[key]) for key in BUILT if key in atoms.info}
+    if snapshot := {key: _plain(atoms.info[key]) for key in SNAPSHOT if key in atoms.info}:
+        built["snapshot"] = snapshot
     if built:
         origin = {**(origin or {}), **built}
     return {"reference_cell": reference_cell, "repeat": repeat, "origin": origin}
+
+
+def _plain(value):
+    """Numbers and lists as Python's own: ASE's readers give NumPy's."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _decimals(values: np.ndarray) -> list[str]:

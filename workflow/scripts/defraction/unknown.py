@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import netCDF4
 import numpy as np
 
+from defraction.dataset import members, read_split
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -27,6 +29,7 @@ FAMILIES = ("other_system", "other_extinctions", "same_extinctions")
 """Crystals that are not cubic; cubic ones with other systematic absences than the five groups; with the same."""
 OTHER_AXES = ((1, 1, 5), (0, 3, 4), (1, 3, 4), (2, 2, 5), (3, 3, 4), (1, 2, 5))
 PATTERNS = 32  # of each crystal
+HELD_OUT = 12  # held-out crystals that are seen along other axes and tilted
 TILTS = (10.0, 30.0, 100.0)  # mrad
 MERGE = 0.1  # Å within which images of a site are one atom
 
@@ -76,7 +79,8 @@ def unknown_crystal(row: Mapping[str, str]) -> "Atoms":
 
 def simulate_unknown(
     table: Path | str,
-    structures: Sequence[Path | str],
+    structures: Mapping[str, Path | str],
+    split: Path | str,
     output: Path | str,
     settings: Mapping[str, Any],
     repeat: Sequence[int],
@@ -88,20 +92,27 @@ def simulate_unknown(
     """Simulate every family into one netCDF file, `intensity (pattern, y, x)`, which `openset.read_unknown` reads.
 
     Args:
-        table: crystals (`read_table`), a family each. structures: files of cubic crystals of the label table, for the
-            families `other_axes` and `tilted_{t}_mrad`, in which they are seen along axes without a label, or tilted
-            by t about an axis in the plane of the pattern drawn at random.
+        table: crystals (`read_table`), a family each. structures: file by material id of the crystals of the label
+            table. split: the split table of a model, of whose held-out crystals some (`HELD_OUT`, evenly over the
+            table) make the families `other_axes` and `tilted_{t}_mrad`: seen along axes without a label, or tilted by
+            t about an axis in the plane of the pattern drawn at random. A crystal of the training would look better
+            known than it is. (Of a split by image, every crystal has patterns in training.)
         settings: section `diffraction` of the patterns that the network is trained on. repeat: cells along a, b, c.
         patterns: of each crystal: all zone axes, with as many voltages and camera lengths, drawn at random, as needed.
 
-    Raises ValueError for a row that cannot be built.
+    Raises ValueError for a row that cannot be built, or a split without held-out crystals.
     """
     from defraction.diffraction.patterns import simulate
     from defraction.structures import read_structures
 
     base = {**settings, "debye_waller": {}, "average_snapshots": False}
     work = [(row["family"], row["material"], unknown_crystal(row), base, repeat) for row in read_table(table)]
-    known = [(Path(path).stem, read_structures(path)[0]) for path in structures]
+    held_out = members(read_split(split), "held_out")
+    if not held_out:
+        raise ValueError(f"{split}: no held-out crystals to tilt; hold some out of the training")
+    places = np.linspace(0, len(held_out) - 1, min(HELD_OUT, len(held_out))).round().astype(int)
+    names = [held_out[place].material for place in places]
+    known = [(name, read_structures(structures[name])[0]) for name in names]
     for name, atoms in known:
         away = {**base, "zone_axes": [list(axis) for axis in OTHER_AXES]}
         work.append(("other_axes", name, atoms, away, None))

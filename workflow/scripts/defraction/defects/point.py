@@ -1,6 +1,6 @@
-"""Point defects: supercells and blocks with vacancies, substitutional and interstitial atoms, and their displacements.
+"""Point defects: supercells and blocks with vacancies, substitutional and interstitial atoms. Lengths in Å.
 
-Lengths in Å. The cells are unrelaxed; relaxation is first_principles/relax.py.
+The cells are unrelaxed; relaxation is first_principles/relax.py, displacements are told by site_displacements.py.
 """
 
 import json
@@ -14,11 +14,11 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from ase.geometry import get_distances
 
-from defraction.hosts import BASIS, CENTRING, Host, unit_cell
+from defraction.hosts import BASIS, Host, unit_cell
 from defraction.orientation import standard_orientation
 
 KINDS = ("vacancy", "substitution", "interstitial")
-PLACEMENTS = ("index", "position", "neighbour", "count", "concentration")
+PLACEMENTS = ("position", "neighbour", "count", "concentration")
 ENTRY_KEYS = ("kind", "solute", "site", *PLACEMENTS)
 CELL_KEYS = ("supercell", "repeat", "defects", "seed", "minimum_separation")
 ON_SITE = 0.01  # Å within which a position is that of a site
@@ -36,7 +36,6 @@ INTERSTITIAL_SITES = {
 }
 
 CUBE = [np.diag(signs)[list(order)] for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
-ROTATIONS = [matrix for matrix in CUBE if np.linalg.det(matrix) > 0]  # the 24 among the 48 operations of the cube
 
 
 def build(host: Host, settings: dict, lattice: Path | str | None = None, relaxed: Path | str | None = None) -> Atoms:
@@ -105,7 +104,6 @@ def point_defect(unit: Atoms, settings: dict, periodic: bool = True) -> Atoms:
     vacancy), `site` (tetrahedral, octahedral or, in diamond, hexagonal; needed for an interstitial), and one of
 
     * nothing: the atom nearest to the origin, or the interstitial site of `INTERSTITIAL_SITES` in the first cell;
-    * `index`: number or list of numbers of atoms of the perfect supercell (not for interstitials);
     * `position`: one or a list of sites [u, v, w] in conventional cells from the origin, such as [1.5, 0.5, 0];
     * `neighbour`: {shell: 1, of: 0}, a site in that shell of neighbours around the defect of that number, which was
       placed before; of the shell's free sites the first in the order of their fractional coordinates;
@@ -167,101 +165,6 @@ def point_defect(unit: Atoms, settings: dict, periodic: bool = True) -> Atoms:
             ],
         }
     return atoms
-
-
-def tile_at_random(copies: list[Atoms], unit: Atoms, n: list[int], seed: int, rotate: bool = True) -> Atoms:
-    """Block of n = [i, j, k] supercells, each a random one of `copies`, shifted and rotated at random, not periodic.
-
-    So the relaxed surroundings of defects stay, but the defects no longer form a lattice. `copies` are periodic
-    supercells of the conventional cell `unit`, all of one size; each tile is shifted by a random lattice vector of the
-    host and, if `rotate` and the supercell is a cube, turned by a random one of those 24 rotations that bring the host
-    upon itself. Atoms go with their lattice site, so that tiles fit whatever the displacements; across the tiles' faces
-    the displacements jump, as each tile was relaxed among its own images. `info["repeat"]` is [1, 1, 1].
-
-    Raises ValueError if the copies differ in size, are no supercells of `unit`, or `unit` is not a known host.
-    """
-    structure, counts = _structure(unit), _whole(n)
-    lengths = unit.cell.lengths()
-    if structure is None or not np.allclose(unit.cell, lengths[0] * np.eye(3)):
-        raise ValueError(f"tiles are known for conventional cells of cubic {', '.join(BASIS)} crystals only")
-    cell = np.asarray(copies[0].cell)
-    size = (np.diag(cell) / lengths).round().astype(int)
-    for copy in copies:
-        if not np.allclose(np.asarray(copy.cell), np.diag(size * lengths), atol=1e-4):
-            raise ValueError(
-                f"tiles must be supercells of one size of a = {lengths[0]:.4f} Å, not "
-                f"{copy.cell.cellpar().round(4).tolist()}"
-            )
-    perfect = supercell(unit, size.tolist())
-    sites = perfect.get_scaled_positions()
-    rotations = [r for r in ROTATIONS if _is_same(sites @ r.T, sites)] if rotate and np.ptp(size) == 0 else [np.eye(3)]
-    vectors = (np.array(list(np.ndindex(*size)))[:, None] + np.array(CENTRING[structure])[None]).reshape(-1, 3) / size
-    parts = []
-    for copy in copies:
-        site_of, shifts = _match(copy, perfect)
-        off = site_of[:, None] < 0
-        home = np.where(off, copy.get_scaled_positions(), sites[site_of])
-        parts.append((copy, home, np.where(off, 0.0, shifts)))
-    rng = np.random.default_rng(seed)
-    positions, taken = [], []
-    for corner in np.ndindex(*counts):
-        copy, home, shifts = parts[rng.integers(len(parts))]
-        rotation = rotations[rng.integers(len(rotations))]
-        fractions = np.round(home @ rotation.T + vectors[rng.integers(len(vectors))], 9) % 1
-        positions.append((fractions + corner) @ cell + shifts @ rotation.T)
-        taken.append(copy)
-    block = Atoms(np.concatenate([copy.numbers for copy in taken]), positions=np.concatenate(positions))
-    if copies[0].has("initial_magmoms"):
-        block.set_initial_magnetic_moments(np.concatenate([copy.get_initial_magnetic_moments() for copy in taken]))
-    block.set_cell(cell * np.array(counts)[:, None])
-    block.info = {"reference_cell": np.asarray(unit.cell).tolist(), "repeat": [1, 1, 1]}
-    return block
-
-
-def displacement(atoms: Atoms, reference: Atoms) -> np.ndarray:
-    """Displacement (n, 3) [Å] of every atom from its site in `reference`, minimum image, with the mean removed.
-
-    Atoms and sites are matched one to one by position, nearest first, whatever their element or order, so that a
-    vacancy leaves a site empty. Atoms beyond the number of sites (interstitials) have none: their rows are NaN and
-    do not enter the mean.
-
-    Raises ValueError if the cells differ, or if an atom lies half a nearest-neighbour distance or more from every free
-    site while fewer atoms than that are surplus, so that no matching is sure.
-    """
-    site_of, vectors = _match(atoms, reference)
-    return vectors - vectors[site_of >= 0].mean(axis=0)
-
-
-def _match(atoms: Atoms, reference: Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """Site in `reference` of every atom (-1 for none) and the vector (n, 3) [Å] from it (NaN for none)."""
-    if not np.allclose(np.asarray(atoms.cell), np.asarray(reference.cell), atol=1e-4):
-        raise ValueError(
-            f"displacements need the same cell, but {atoms.cell.cellpar().round(4).tolist()} is not "
-            f"{reference.cell.cellpar().round(4).tolist()}"
-        )
-    vectors, distances = get_distances(reference.positions, atoms.positions, cell=reference.cell, pbc=True)
-    between_sites = get_distances(reference.positions[:1], reference.positions, cell=reference.cell, pbc=True)[1]
-    limit = 0.5 * between_sites[between_sites > 1e-6].min(initial=np.inf)
-
-    sites, members = np.nonzero(distances < limit)
-    order = np.argsort(distances[sites, members], kind="stable")
-    site_of = np.full(len(atoms), -1)
-    taken = np.zeros(len(reference), bool)
-    for site, member in zip(sites[order], members[order], strict=True):
-        if site_of[member] < 0 and not taken[site]:
-            site_of[member] = site
-            taken[site] = True
-    matched = site_of >= 0
-    surplus = max(0, len(atoms) - len(reference))
-    if (~matched).sum() > surplus:
-        lost = int(np.flatnonzero(~matched)[0])
-        raise ValueError(
-            f"atom {lost} ({atoms.symbols[lost]}) is not within {limit:.2f} Å of a free site of the reference; atoms "
-            "have changed places or the two structures do not belong together"
-        )
-    result = np.full((len(atoms), 3), np.nan)
-    result[matched] = vectors[site_of[matched], matched]
-    return site_of, result
 
 
 class _Crowd:
@@ -475,16 +378,6 @@ def _chosen(crowd: _Crowd, entry: dict, number: int) -> list[int]:
     """Numbers of the sites that an entry names, of its kind of site."""
     kind = crowd.kind(entry)
     points = crowd.candidates(kind)
-    if entry.get("index") is not None:
-        if kind != "lattice":
-            raise ValueError(f"{_name(entry)}: interstitial sites have no index; give a position")
-        indices = np.atleast_1d(entry["index"])
-        if indices.dtype.kind not in "iu" or (indices < 0).any() or (indices >= len(points)).any():
-            raise ValueError(
-                f"{_name(entry)}: index {entry['index']} is not within the {len(points)} atoms of the supercell, which "
-                "are counted from 0"
-            )
-        return [int(index) for index in indices]
     if entry.get("position") is not None:
         positions = np.atleast_2d(np.asarray(entry["position"], float))
         if positions.ndim != 2 or positions.shape[1] != 3:

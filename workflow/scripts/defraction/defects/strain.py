@@ -6,6 +6,9 @@ of Crystals (Oxford, 1957), chapter VIII.
 """
 
 import difflib
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -22,7 +25,7 @@ MODES = {
     "stress": ("stress", "pressure"),
     "biaxial": ("value", "plane"),
     "hydrostatic": ("value",),
-    "tensor": ("strain",),
+    "tensor": ("tensor",),
 }
 
 
@@ -94,12 +97,12 @@ def strain_from_settings(stiffness: np.ndarray, settings: dict) -> np.ndarray | 
 
     * `component` (default): `component` (xx, yy, zz, yz, xz, xy) has the strain `value`, all other stresses vanish;
       without both there is no strain.
-    * `stress`: `stress` as six numbers in Voigt order or a dict such as {xx: 0.5, xy: 0.1}, or `pressure` alone, which
-      is the stress -pressure along all axes [GPa].
+    * `stress`: components of the tensor `stress`, such as {xx: 0.5, xy: 0.1}, those left out zero; or `pressure` alone,
+      which is the stress -pressure along all axes [GPa].
     * `biaxial`: `value` in every direction of the `plane` (Miller indices of a cubic crystal, default [0, 0, 1]), no
       traction on it.
     * `hydrostatic`: `value` along every direction.
-    * `tensor`: `strain` in full, 3x3 symmetric, or six Voigt components with engineering shear.
+    * `tensor`: the strain itself, components of `tensor` such as {xx: 0.01, xy: 0.004}, shear as engineering strain.
 
     Raises ValueError for settings that are unknown, missing, of another mode, not finite, or beyond 20 % in any
     component, and for a stiffness that is not that of a mechanically stable crystal (M. Born, Math. Proc. Cambridge
@@ -126,14 +129,14 @@ def strain_from_settings(stiffness: np.ndarray, settings: dict) -> np.ndarray | 
             return None
         strain = strain_with_one_component(stiffness, component, _number(settings, mode, "value"))
     elif mode == "stress":
-        strain = strain_from_stress(stiffness, _stress(settings))
+        strain = strain_from_stress(stiffness, _stress(settings, mode))
     elif mode == "biaxial":
         plane = [0, 0, 1] if settings.get("plane") is None else settings["plane"]
-        strain = biaxial_strain(stiffness, _number(settings, mode, "value"), _vector(plane, "plane", 3))
+        strain = biaxial_strain(stiffness, _number(settings, mode, "value"), _plane(plane))
     elif mode == "hydrostatic":
         strain = _number(settings, mode, "value") * np.eye(3)
     else:
-        strain = _given_tensor(settings)
+        strain = strain_tensor(_components(settings, mode, "tensor"))
     largest = np.abs(voigt(strain)).max()
     if not largest <= LIMIT:
         raise ValueError(
@@ -171,22 +174,34 @@ def deformation(deformed: Atoms, stiffness: np.ndarray, strain: np.ndarray) -> d
     }
 
 
-def build(host: Host, settings: dict) -> Atoms:
+def build(host: Host, settings: dict, elastic: Path | str | None = None) -> Atoms:
     """Conventional cell of `host` under the strain that `strain_from_settings` reads from `settings`.
 
-    `settings`: those of `strain_from_settings`, none of them for the unstrained control, and `repeat` (three positive
-    numbers of cells, stored in `info`). The reference cell is the deformed cell itself. `info["deformation"]` of a
-    strained crystal is that of `deformation`. Raises ValueError for settings that are missing or impossible.
+    `settings`: those of `strain_from_settings`, none of them for the unstrained control, `repeat` (three positive
+    numbers of cells, stored in `info`) and `elastic`: "table" (default), or "gpaw" for the constants in the file of
+    that name, a JSON file with `c11`, `c12` and `c44` [GPa] (`first_principles.elastic`). The lattice parameter is the
+    host's in either case. The reference cell is the deformed cell itself. `info["deformation"]` of a strained crystal
+    is that of `deformation`, with computed constants under `constants`. Raises ValueError for settings that are missing
+    or impossible.
     """
     repeat = [int(n) for n in settings.get("repeat", [1, 1, 1])]
     if len(repeat) != 3 or min(repeat) < 1:
         raise ValueError(f"strain: repeat must be three positive whole numbers, not {settings['repeat']}")
+    if (settings.get("elastic") == "gpaw") != (elastic is not None):
+        raise ValueError("a strain with elastic: gpaw, and no other, takes a file of computed elastic constants")
+    constants = {}
+    if elastic is not None:
+        found = json.loads(Path(elastic).read_text())
+        constants = {key: float(found[key]) for key in ("c11", "c12", "c44")}
+    host = replace(host, **constants)
     stiffness = cubic_stiffness(host.c11, host.c12, host.c44)
     strain = strain_from_settings(stiffness, settings)
     atoms = unit_cell(host)
     if strain is not None:
         atoms = deform(atoms, strain)
         atoms.info["deformation"] = deformation(atoms, stiffness, strain)
+        if constants:
+            atoms.info["deformation"]["constants"] = constants
     atoms.info["repeat"] = repeat
     return atoms
 
@@ -209,39 +224,30 @@ def _number(settings: dict, mode: str, key: str) -> float:
     return number
 
 
-def _vector(values, key: str, length: int) -> np.ndarray:
+def _plane(indices) -> np.ndarray:
     try:
-        vector = np.asarray(values, float)
+        vector = np.asarray(indices, float)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"strain: {key} must be {length} numbers, not {values!r}") from error
-    if vector.shape != (length,) or not np.isfinite(vector).all():
-        raise ValueError(f"strain: {key} must be {length} finite numbers, not {values!r}")
+        raise ValueError(f"strain: plane must be 3 numbers, not {indices!r}") from error
+    if vector.shape != (3,) or not np.isfinite(vector).all():
+        raise ValueError(f"strain: plane must be 3 finite numbers, not {indices!r}")
     return vector
 
 
-def _stress(settings: dict) -> np.ndarray:
-    stress = settings.get("stress")
-    if (stress is None) == (settings.get("pressure") is None):
+def _stress(settings: dict, mode: str) -> np.ndarray:
+    if (settings.get("stress") is None) == (settings.get("pressure") is None):
         raise ValueError("strain of mode stress needs either stress or pressure [GPa]")
-    if stress is None:
-        return -_number(settings, "stress", "pressure") * np.array([1.0, 1, 1, 0, 0, 0])
-    if isinstance(stress, dict):
-        components = np.zeros(6)
-        for component in stress:
-            components[_index(component)] = _number(stress, "stress", component)
-        return components
-    return _vector(stress, "stress", 6)
+    if settings.get("stress") is None:
+        return -_number(settings, mode, "pressure") * np.array([1.0, 1, 1, 0, 0, 0])
+    return _components(settings, mode, "stress")
 
 
-def _given_tensor(settings: dict) -> np.ndarray:
-    given = settings.get("strain")
-    if given is None:
-        raise ValueError("strain of mode tensor needs the setting strain, 3x3 or six Voigt components")
-    if len(given) == 6:
-        return strain_tensor(_vector(given, "strain", 6))
-    if len(given) != 3:
-        raise ValueError(f"strain: strain must be 3x3 or six Voigt components, not {given!r}")
-    tensor = np.array([_vector(row, "each row of strain", 3) for row in given])
-    if not np.allclose(tensor, tensor.T, rtol=0, atol=1e-12):
-        raise ValueError(f"strain: {given!r} is not symmetric; a rotation is no strain")
-    return tensor
+def _components(settings: dict, mode: str, key: str) -> np.ndarray:
+    """Six Voigt components of a tensor given as {component: number}."""
+    given = settings.get(key)
+    if not isinstance(given, dict) or not given:
+        raise ValueError(f"strain of mode {mode} needs the setting {key}, components such as {{xx: 0.01, xy: 0.004}}")
+    components = np.zeros(6)
+    for component in given:
+        components[_index(component)] = _number(given, mode, component)
+    return components

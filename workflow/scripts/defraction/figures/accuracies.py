@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from defraction.conditions import Condition
+from defraction.evaluation.names import CLEAN
 from defraction.figures.style import (
     ACCENT,
-    CLEAN,
     DOUBLE,
     GREY,
     KINDS,
@@ -83,6 +83,9 @@ def overview(table: Path, models: Path, sheet: Sheet) -> None:
             f"Conditions: from {percent(lowest['accuracy_label'])} ({lowest['condition']}) to "
             f"{percent(highest['accuracy_label'])} ({highest['condition']})."
             if tested
+            else "",
+            "Patterns of the pristine hosts are among those that train this network: theirs is a training accuracy."
+            if facts["hosts"] == "train" and any(r["kind"] == "pristine" for r in rows)
             else "",
             "Grey bars: the matched control; diamonds: the article; lines: intervals over patterns of one crystal, "
             "over crystals for the held-out ones.",

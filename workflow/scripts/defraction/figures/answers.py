@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 
 from defraction.conditions import Condition, representatives
+from defraction.evaluation.names import CLEAN
 from defraction.figures.style import (
-    CLEAN,
     DOUBLE,
     GREY,
     KINDS,
@@ -150,11 +150,9 @@ def calibration(
     for index, (panel, answer) in enumerate(zip(panels, ("label", "space_group"), strict=True)):
         panel.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
         for (title, names), colour, marker in zip(sets.items(), sheet.colours, "os", strict=False):
-            chosen = set(names)
-            merged = _merged(
-                [r for r in bins if r["answer"] == answer and r["condition"] in chosen],
-                {name: number(totals[name, answer]["n_patterns"]) for name in chosen if (name, answer) in totals},
-            )
+            found = {name: totals[name, answer] for name in names if (name, answer) in totals}
+            weights = {name: number(r["n_patterns"]) for name, r in found.items()}
+            merged = _merged([r for r in bins if r["answer"] == answer and r["condition"] in found], weights)
             if merged.size:
                 share, confidence, accuracy = merged.T
                 error = float(np.sum(share * np.abs(accuracy - confidence)))
@@ -162,10 +160,14 @@ def calibration(
                     confidence, accuracy, f"{marker}-", color=colour, ms=3, lw=0.9, label=f"{title}: {error:.3f}"
                 )
                 panel.scatter(confidence, accuracy, s=220 * share, color=colour, alpha=0.25, lw=0)
+                known = ""
+                if answer == "space_group":
+                    limit = np.average([number(r["limit"]) for r in found.values()], weights=list(weights.values()))
+                    known = f" (all labels known: {percent(limit)})"
                 sentences.append(
                     f"{'Labels' if answer == 'label' else 'Space groups'}, {title}: confidence "
-                    f"{percent(np.sum(share * confidence))}, accuracy {percent(np.sum(share * accuracy))}, expected "
-                    f"calibration error {error:.3f}."
+                    f"{percent(np.sum(share * confidence))}, accuracy {percent(np.sum(share * accuracy))}{known}, "
+                    f"expected calibration error {error:.3f}."
                 )
         panel.set_xlabel(f"probability of the {answer.replace('_', ' ')} answered")
         panel.set_xlim(0, 1.03)
@@ -295,13 +297,12 @@ def learning(histories: Mapping[str, Path], sheet: Sheet) -> None:
     for number_, (model, path) in enumerate(histories.items()):
         rows = read(path)
         epoch = [number(r["epoch"]) for r in rows]
-        column = next((c for c in ("held_out_accuracy", "monitor_accuracy") if c in rows[0]), None)
         style = {"color": palette[number_ % len(palette)], "ms": 2.5, "lw": 1, "label": model}
         style["ls"] = ("-", "--", ":")[number_ // len(palette) % 3]
         left.plot(epoch, [number(r["train_loss"]) for r in rows], "o", **style)
-        if column:
-            right.plot(epoch, [number(r[column]) for r in rows], "o", **style)
-            sentences.append(f"{model}: {percent(rows[-1][column])} of the watched patterns after {len(rows)} passes.")
+        held_out = [number(r["held_out_accuracy"]) for r in rows]
+        right.plot(epoch, held_out, "o", **style)
+        sentences.append(f"{model}: {percent(held_out[-1])} of the watched patterns after {len(rows)} passes.")
     left.set_ylabel("training loss")
     right.set_ylabel("label accuracy, held out")
     right.set_ylim(0, 1.02)

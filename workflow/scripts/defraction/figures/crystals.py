@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from defraction.figures.style import ACCENT, DOUBLE, GREY, SINGLE, Sheet, letter, plt, read
+from defraction.evaluation.names import SHOWN
+from defraction.figures.style import ACCENT, DOUBLE, GREY, SINGLE, Sheet, headline, letter, percent, plt, read
 from defraction.panels import Panel
 from defraction.published import PublishedDisplacement
 from defraction.site_displacements import Sites, measure, sites_of
@@ -71,11 +72,19 @@ def _beam(axis: str) -> str:
 
 
 def patterns(
-    files: Sequence[Path], panels: Sequence[Panel], title: str, remark: str, columns: int, sheet: Sheet
+    files: Sequence[Path],
+    panels: Sequence[Panel],
+    accuracy: Path,
+    models: Path,
+    title: str,
+    remark: str,
+    columns: int,
+    sheet: Sheet,
 ) -> None:
     """A table of patterns, one for each panel (`files` in their order).
 
     Args:
+        accuracy, models: results/accuracy.csv and results/models.csv, for the caption.
         title, remark: of the caption. columns: panels in a row.
     """
     lines = -(-len(panels) // columns)
@@ -98,9 +107,33 @@ def patterns(
             f"{listed}. {first.voltage:g} kV, camera length {first.camera_length:g} m, {len(first.image)} x "
             f"{len(first.image)} pixels, first snapshot; logarithmic over {sheet.decades:g} decades "
             "below the brightest pixel outside the direct beam, which is saturated.",
+            accuracies_of(panels, accuracy, models),
             remark,
         ],
     )
+
+
+def accuracies_of(panels: Sequence[Panel], accuracy: Path, models: Path) -> str:
+    """Accuracy over labels of the conditions of some panels, and of the matched control of each, as a sentence.
+
+    Where the article shows axes of their own, the accuracy over these stands in brackets.
+    """
+    model, *_ = headline(models)
+    rows = {row["condition"]: row for row in read(accuracy) if row["model"] == model}
+    against: dict[str, list[str]] = {}
+    for name in dict.fromkeys(panel.condition for panel in panels):
+        against.setdefault(rows[name]["control"], []).append(name)
+
+    def words(name: str) -> str:
+        shown = f" ({percent(rows[name + SHOWN]['accuracy_label'])})" if name + SHOWN in rows else ""
+        return f"{name} {percent(rows[name]['accuracy_label'])}{shown}"
+
+    parts = [
+        ", ".join([f"control {words(control)}", *(words(name) for name in names if name != control)])
+        for control, names in against.items()
+    ]
+    axes = "over all zone axes" + (" (over those that the article shows)" if any(p.shown for p in panels) else "")
+    return f"Accuracy over labels of {model}, {axes}: {'; '.join(parts)}."
 
 
 def overview(files: Sequence[Path], names: Sequence[str], sheet: Sheet) -> None:
@@ -247,7 +280,9 @@ def point_displacements(
     sheet.describe("Displacements around point defects (the article's Fig. 6).", sentences)
 
 
-def interstitial(structure: Path, host: tuple[str, str], pattern: Path, panel: Panel, sheet: Sheet) -> None:
+def interstitial(
+    structure: Path, host: tuple[str, str], pattern: Path, panel: Panel, accuracy: Path, models: Path, sheet: Sheet
+) -> None:
     """Atoms around an interstitial and the pattern of its crystal (the article's Fig. 8)."""
     from ase.io import read as read_atoms
 
@@ -268,6 +303,7 @@ def interstitial(structure: Path, host: tuple[str, str], pattern: Path, panel: P
             f"is {lengths[0]:.3f} Å, the fifth {lengths[min(4, len(lengths) - 1)]:.3f} Å; the disc is the "
             f"interstitial. (b) Its pattern, {picture.voltage:g} kV, {picture.camera_length:g} m, {len(picture.image)} "
             "pixels.",
+            accuracies_of([panel], accuracy, models),
             "The article: distortion of the first neighbours only, no noticeable change of the pattern.",
         ],
     )

@@ -41,7 +41,6 @@ plt.rcParams.update(
         "figure.constrained_layout.use": True,
     }
 )
-CLEAN = "clean-held-out"
 KINDS = {
     "clean": "perfect, held out",
     "pristine": "pristine host",
@@ -50,6 +49,7 @@ KINDS = {
     "vacancy": "vacancy",
     "substitution": "substitution",
     "interstitial": "interstitial",
+    "point_defects": "point defects of several kinds",
     "random_defects": "random point defects",
     "random_displacements": "random displacements",
     "dislocation": "dislocations",

@@ -7,7 +7,8 @@ Displacements grow in proportion to time, hardly depend on the forces, and are f
 published displacement counts look like.
 
 `equilibrated`: Langevin dynamics (Vanden-Eijnden and Ciccotti 2006, 10.1016/j.cplett.2006.07.086) to equilibrium, then
-snapshots. The noise of a step depends on (seed, flight, step) alone, so a resumed run follows the unbroken one.
+snapshots; once, or in several flights with an equilibration each. The noise of a step depends on (seed, flight, step)
+alone, so a resumed run follows the unbroken one and no two flights share theirs.
 """
 
 import json
@@ -53,8 +54,9 @@ def run(
     Returns:
         snapshots (positions with the mean displacement removed, momenta, energy, forces; `info` of `atoms` and flight,
         step, time [fs], temperature [K]) and a summary: displacements of every snapshot, their mean and spread over
-        snapshots, temperatures, rung, energies_comparable, energy_drift [eV per atom, published only], debye (rms of
-        one component at equilibrium [Å]), settings.
+        snapshots (standard deviation; null of a single one), flights, times and temperatures of the snapshots, rung,
+        energies_comparable, energy_drift [eV per atom, published only], debye (rms of one component at equilibrium
+        [Å]), settings.
 
     Raises:
         NotSelfConsistent: a geometry has no self-consistent density on any rung.
@@ -62,13 +64,14 @@ def run(
     """
     section = settings["aimd"]
     equilibrated = section["protocol"] == "equilibrated"
+    flights = section.get("flights", 1)
     if equilibrated:
-        flights = 1
         steps = section["equilibration"] + section["snapshots"] * section["every"]
-        wanted = [(0, steps - i * section["every"]) for i in reversed(range(section["snapshots"]))]
+        times = [steps - i * section["every"] for i in reversed(range(section["snapshots"]))]
     else:
-        flights, steps = section["flights"], section["steps"]
-        wanted = [(flight, steps) for flight in range(flights)]
+        steps = section["steps"]
+        times = [steps]
+    wanted = [(flight, step) for flight in range(flights) for step in times]
     trajectory = Trajectory(Path(restart_dir) / "aimd.jsonl", fingerprint(atoms, settings))
     clock = Clock(walltime)
     total = flights * (steps + 1)
@@ -116,10 +119,11 @@ def run(
         )
         clock.step_done()
         log.info(
-            "%s flight %d of %d, step %d of %d: %.0f K, energy %.5f eV, largest displacement %.3f Å, %s",
+            "%s flight %d of %d, step %d of %d: %.0f K, energy %.5f eV, largest force %.3f eV/Å, largest displacement "
+            "%.3f Å, %s",
             atoms.get_chemical_formula(), flight + 1, flights, step, steps, temperature(image.get_momenta(), image),
-            results["energy"], np.linalg.norm(_displacements(image.positions, atoms), axis=1).max(),
-            clock.left(total - index - 1),
+            results["energy"], np.linalg.norm(results["forces"], axis=1).max(),
+            np.linalg.norm(_displacements(image.positions, atoms), axis=1).max(), clock.left(total - index - 1),
         )  # fmt: skip
 
     snapshots = [
@@ -150,13 +154,16 @@ def run_file(
 def thermal_momenta(atoms: Atoms, kelvin: float, rng: np.random.Generator) -> np.ndarray:
     """Maxwell-Boltzmann momenta (n, 3) [ASE units] at `kelvin`, the velocity of the centre of mass removed."""
     masses = atoms.get_masses()[:, None]
-    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * kelvin)
-    return momenta - masses * momenta.sum(axis=0) / masses.sum()
+    return _without_total(rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * kelvin), masses)
 
 
 def temperature(momenta: np.ndarray, atoms: Atoms) -> float:
-    """Kinetic temperature [K] of momenta (n, 3), with 3n - 3 degrees of freedom."""
-    kinetic = 0.5 * float((momenta**2 / atoms.get_masses()[:, None]).sum())
+    """Kinetic temperature [K] of momenta (n, 3) about the centre of mass, which has 3n - 3 degrees of freedom.
+
+    A thermostat moves the centre of mass too; what that adds is no motion of the atoms against each other.
+    """
+    masses = atoms.get_masses()[:, None]
+    kinetic = 0.5 * float((_without_total(momenta, masses) ** 2 / masses).sum())
     return 2 * kinetic / ((3 * len(atoms) - 3) * units.kB)
 
 
@@ -170,6 +177,11 @@ def displacement_statistics(displacements: np.ndarray) -> dict:
         for threshold in THRESHOLDS:
             result[f"{name}_below_{threshold}"] = int((values < threshold).sum())
     return result
+
+
+def _without_total(momenta: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Momenta (n, 3) without the velocity of the centre of mass; `masses` (n, 1)."""
+    return momenta - masses * momenta.sum(axis=0) / masses.sum()
 
 
 def _displacements(positions: np.ndarray, perfect: Atoms) -> np.ndarray:
@@ -191,6 +203,10 @@ def _snapshot(perfect: Atoms, frame: dict, timestep: float) -> Atoms:
     return snapshot
 
 
+def _spread(values: list[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
 def _summary(
     perfect: Atoms, frames: list[dict], snapshots: list[Atoms], settings: dict, debye_temperature: float | None
 ) -> dict:
@@ -200,7 +216,8 @@ def _summary(
         "formula": perfect.get_chemical_formula(),
         "snapshots": each,
         "mean": {key: float(np.mean([row[key] for row in each])) for key in each[0]},
-        "spread": {key: float(np.std([row[key] for row in each])) for key in each[0]},
+        "spread": {key: _spread([row[key] for row in each]) for key in each[0]},
+        "flights": [snapshot.info["flight"] for snapshot in snapshots],
         "temperatures": [snapshot.info["temperature"] for snapshot in snapshots],
         "times": [snapshot.info["time"] for snapshot in snapshots],
         "rung": rung,

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 Factory = Callable[..., Calculator]  # (settings, atoms, txt, rung) -> an ASE calculator
 
 # Ever more patient ways to self-consistency, tried in this order; the last smears otherwise and so changes energies.
+# Iterations and width are the least: `rung_changes` keeps what the settings have more of.
 RUNGS = (
     {},
     {"maxiter": 333, "mixer": {"name": "pulay", "beta": 0.05, "nmaxold": 8, "weight": 50.0}},
@@ -35,6 +36,29 @@ FIRST_RUNG_THAT_CHANGES_ENERGIES = 3
 
 class NotSelfConsistent(RuntimeError):
     """No rung of the ladder reached self-consistency."""
+
+
+def rung_changes(electronic: dict, rung: int) -> dict:
+    """What a rung puts in place of the settings, as arguments of GPAW: no fewer iterations and no narrower smearing
+    than `electronic` (the section of the settings) asks for anyway."""
+    changes = dict(RUNGS[rung])
+    if "maxiter" in changes:
+        changes["maxiter"] = max(changes["maxiter"], electronic["max_iterations"])
+    if "occupations" in changes:
+        width = max(changes["occupations"]["width"], electronic["width"])
+        changes["occupations"] = {**changes["occupations"], "width": width}
+    return changes
+
+
+def check_comparable(rungs: Sequence[int], what: str) -> None:
+    """Raise ValueError if some cells of one fit, but not all, were computed with the smearing of the last rung."""
+    changed = sum(rung >= FIRST_RUNG_THAT_CHANGES_ENERGIES for rung in rungs)
+    if 0 < changed < len(rungs):
+        raise ValueError(
+            f"{what}: {changed} of {len(rungs)} cells converged on the last rung only, whose smearing changes energies "
+            "and stresses, so one curve through all of them means nothing. Try a larger electronic.width, a denser "
+            "electronic.kpoints or a higher electronic.cutoff in the first-principles overrides."
+        )
 
 
 def calculator(
@@ -77,7 +101,7 @@ def calculator(
             parallel.update(domain=1, band=1)
     if parallel:
         arguments["parallel"] = parallel
-    return GPAW(**{**arguments, **RUNGS[rung]})
+    return GPAW(**{**arguments, **rung_changes(electronic, rung)})
 
 
 def most_symmetric_point(atoms: Atoms) -> np.ndarray:
@@ -150,7 +174,8 @@ class Ladder(Calculator):
                 self.results["magmom"] = float(image.get_magnetic_moment())
                 self.results["magmoms"] = image.get_magnetic_moments().copy()
             if rung >= FIRST_RUNG_THAT_CHANGES_ENERGIES:
-                log.warning("rung %d smears with %s: energies are not comparable", rung, RUNGS[rung]["occupations"])
+                smearing = rung_changes(self.settings["electronic"], rung)["occupations"]
+                log.warning("rung %d smears with %s: energies are not comparable", rung, smearing)
             return
         raise NotSelfConsistent(
             f"{image.get_chemical_formula()}: no self-consistent density on any of the {len(RUNGS)} rungs. Look at the "

@@ -16,7 +16,7 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.optimize import BFGS
 
-from defraction.first_principles.calculator import Factory, Ladder, calculator
+from defraction.first_principles.calculator import Factory, Ladder, calculator, check_comparable
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def elastic_constants(
         `fit`, lattice_parameter, strains and stresses [GPa] of every cell, rung, settings.
 
     Raises:
-        ValueError: what was found is no stable cubic crystal.
+        ValueError: what was found is no stable cubic crystal, or only some cells needed the last rung.
         WallTimeReached: the same call made again goes on.
     """
     section = settings["elastic"]
@@ -122,6 +122,7 @@ def elastic_constants(
             host["name"], kind, done + 1, len(cells), amplitude, np.array2string(stress, precision=3),
             clock.left(len(cells) - done - 1),
         )  # fmt: skip
+    check_comparable([frame["rung"] for frame in trajectory.frames], f"elastic constants of {host['name']}")
     amplitudes, stresses = {}, {}
     for kind in ("stretch", "shear"):
         frames = [frame for frame in trajectory.frames if frame["kind"] == kind]

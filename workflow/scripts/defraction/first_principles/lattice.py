@@ -8,7 +8,7 @@ import numpy as np
 from ase import units
 from ase.build import bulk
 
-from defraction.first_principles.calculator import Factory, Ladder, calculator
+from defraction.first_principles.calculator import Factory, Ladder, calculator, check_comparable
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def equation_of_state(
         [Å^3 per atom], energies [eV per atom], fit_residual [eV per atom], rung, settings.
 
     Raises:
-        ValueError: no minimum among the volumes, or another crystal structure.
+        ValueError: no minimum among the volumes, another crystal structure, or energies that do not belong together:
+            only some volumes needed the last rung.
         WallTimeReached: the same call made again goes on.
     """
     host = host if isinstance(host, dict) else vars(host)
@@ -105,6 +106,7 @@ def equation_of_state(
             "%s volume %d of %d: %.4f Å^3 and %.5f eV per atom, %s",
             host["name"], done, len(images), image.get_volume() / n, energy / n, clock.left(len(images) - done),
         )  # fmt: skip
+    check_comparable([frame["rung"] for frame in trajectory.frames], f"equation of state of {host['name']}")
     volumes = np.array([frame["volume"] for frame in trajectory.frames])
     energies = np.array([frame["energy"] for frame in trajectory.frames])
     moments = np.array([frame["moment"] for frame in trajectory.frames])

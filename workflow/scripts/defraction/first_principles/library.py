@@ -80,8 +80,7 @@ class Library:
             same = entry.params.get("supercell") == list(supercell) and entry.params.get("defect") == _plain(defect)
             if not same or "temperature" in entry.params or not self._on_lattice(entry, host, lattice):
                 continue
-            elements = sorted({host["name"], *([defect["solute"]] if defect and defect.get("solute") else [])})
-            wanted = settings_for(host, task="relax", elements=elements, supercell=supercell, **relax)
+            wanted = settings_for(host, task="relax", elements=_solutes(defect), supercell=supercell, **relax)
             if entry.settings == _plain(wanted):
                 return entry
         return None
@@ -112,6 +111,12 @@ def _entries(folder: Path) -> list[Entry]:
     return [
         Entry(path.with_name(path.name.removesuffix(".record.json"))) for path in sorted(folder.glob("*.record.json"))
     ]
+
+
+def _solutes(defect: Mapping | None) -> list[str]:
+    """Foreign elements of a condition's defect, which may be a list of several."""
+    entries = (defect.get("defects") or [defect]) if defect else []
+    return sorted({entry["solute"] for entry in entries if entry.get("solute")})
 
 
 def _plain(values):

@@ -147,6 +147,9 @@ def _override(settings: dict, overrides: Mapping) -> None:
             elif (task, key) == ("relax", "cell"):
                 if value == "relaxed":  # what is fixed is not named: such settings are those of older results
                     settings["relax"]["cell"] = value
+            elif (task, key) == ("aimd", "flights") and settings["aimd"]["protocol"] == "equilibrated":
+                if value > 1:  # one is not named either
+                    settings["aimd"]["flights"] = value
             elif key in target:  # else a key of the other protocol
                 target[key] = deepcopy(list(value) if key == "kpoints" else value)
 

@@ -85,7 +85,8 @@ CURVATURE = {"Al": 7.0, "Fe": 15.0}
 # (7.2) and Fe (14.6) from their measured constants.
 CURVATURE_FACTOR = 1.75
 
-# timestep [fs], friction [1/fs]; `published`: steps per flight; `equilibrated`: steps before and between snapshots.
+# timestep [fs], friction [1/fs]; `published`: steps per flight; `equilibrated`: steps before and between snapshots, one
+# flight unless `flights` of a condition or of the overrides says more.
 # exact_temperature: scale the drawn velocities to the temperature (one draw for 32 atoms scatters by 15 %).
 AIMD = {
     "smoke": {
@@ -120,6 +121,8 @@ GPA = 1 / 160.21766208  # eV/angstrom^3
 ELECTRONIC_KEYS = (
     "xc", "cutoff", "kpoints", "smearing", "width", "moments", "convergence", "max_iterations", "point_group",
 )  # fmt: skip
+COUNTS = ("max_iterations", "points", "steps", "flights", "equilibration", "snapshots", "every")
+"""Keys that hold whole numbers."""
 
 
 def known_keys() -> dict[str, set[str]]:
@@ -154,6 +157,7 @@ def _check_value(section: str, key: str, value) -> None:
         "kpoints": "three whole numbers, each at least 1",
         "moments": "elements with numbers",
         "convergence": "criteria of GPAW with numbers",
+        **dict.fromkeys(COUNTS, "a whole number, at least 1"),
         "point_group": "true or false",
         "allow_unconverged": "true or false",
         "exact_temperature": "true or false",
@@ -166,6 +170,8 @@ def _check_value(section: str, key: str, value) -> None:
         good = isinstance(value, str) and bool(value)
     elif wanted == "true or false":
         good = isinstance(value, bool)
+    elif key in COUNTS:
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     elif key == "cell":
         good = value in (("fixed", "relaxed") if section == "relax" else ("primitive", "conventional"))
     elif key == "kpoints":

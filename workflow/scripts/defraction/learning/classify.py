@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,10 +13,15 @@ import numpy as np
 import torch
 
 from defraction.learning import model
-from defraction.learning.infer import copy_angles
-from defraction.learning.labels import LabelRow, parse_axis, space_group_given_label, space_groups_of
+from defraction.learning.infer import copied, copy_changes
+from defraction.learning.labels import (
+    LabelRow,
+    single_pattern_limit,
+    space_group_given_label,
+    space_groups_of,
+    table_of_card,
+)
 from defraction.learning.openset import Statistics, features, log_sum_exp
-from defraction.learning.train import resample
 from defraction.pictures import Frame, Options, Picture, frame_of, prepare
 
 log = logging.getLogger(__name__)
@@ -25,7 +30,9 @@ WEIGHTS, CARD, OPENSET, STATISTICS = "model.safetensors", "card.json", "openset.
 BATCH = 64
 MOST_COUNTED = 16  # patterns whose evidence adds up; ensembles were measured up to this number
 FLOOR = 1e-12  # smallest probability in a logarithm
-CARD_KEYS = ("architecture", "labels", "label_table", "image", "display", "settings", "data")
+CARD_KEYS = ("architecture", "labels", "label_table", "image", "display", "settings", "seed", "data")
+
+Seen = Callable[[Picture, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Classifier:
         if missing := [key for key in CARD_KEYS if key not in card]:
             raise ValueError(f"{folder / CARD}: not the card of a model, it lacks {missing[0]}")
         network, card = model.load(folder / WEIGHTS, folder / CARD)
-        table = [LabelRow(g, parse_axis(axis), label, card["labels"][label]) for g, axis, label in card["label_table"]]
+        table = table_of_card(card)
         statistics, openset = None, None
         if (folder / OPENSET).is_file() and (folder / STATISTICS).is_file():
             openset = json.loads((folder / OPENSET).read_text(encoding="utf-8"))
@@ -71,30 +78,44 @@ class Classifier:
         target = model.choose_device(device)
         return cls(network.to(target), card, table, frame_of(card), statistics, openset, folder)
 
-    def answers(self, pictures: Iterable[Picture], options: Options, copies: int = 1) -> Iterator[dict[str, Any]]:
-        """One answer for each picture, in order; `copies` turned copies of it are averaged.
+    def look(self, grey: np.ndarray, copies: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the network sees in grey images (n, y, x): log P(label) of each copy, and how unlike the images look.
 
+        Returns natural logarithms, shape (copy, n, label), of the copies of `infer.copy_changes`; and the open-set
+        scores, shape (n,), of the images as they are, because the threshold is one for single patterns (None without
+        open-set statistics).
+        """
+        changes = copy_changes(copies, self.card["settings"]["augmentation"], grey.shape[-1], self.card["seed"])
+        images = torch.from_numpy(np.ascontiguousarray(grey)).float()[:, None]
+        logs, scores = [], None
+        for number in range(len(changes.angle)):
+            found, logits = features(self.network, copied(images, changes, number))
+            logs.append(logits - log_sum_exp(logits)[:, None])
+            if number == 0 and self.statistics is not None:
+                scores = self.statistics.scores(found, logits)[self.openset["score"]]
+        return np.stack(logs), scores
+
+    def answers(
+        self, pictures: Iterable[Picture], options: Options, copies: int = 1, seen: Seen | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """One answer for each picture, in order; log probabilities of `copies` test copies of it are averaged.
+
+        `limit_space_group` is how often someone is right about the space group who knows that this is the label. `seen`
+        is called with each picture and its grey values.
         Answers hold plain values but for `_evidence`, the log of P(space group | pattern), which `ensemble` takes.
         """
-        angles = copy_angles(copies, self.card["settings"]["augmentation"]["rotation"])
         given = space_group_given_label(self.table)
         groups = space_groups_of(self.table)
         pictures = iter(pictures)
         while batch := list(islice(pictures, BATCH)):
             prepared = [prepare(picture, self.frame, options) for picture in batch]
-            grey = torch.from_numpy(np.stack([one.grey for one in prepared]))[:, None]
-            logs, scores = [], []
-            for angle in angles:
-                n = len(grey)
-                turned = resample(grey, np.full(n, np.radians(angle)), np.zeros((n, 2)), np.ones(n)) if angle else grey
-                found, logits = features(self.network, turned)
-                logs.append(logits - log_sum_exp(logits)[:, None])
-                if self.statistics is not None:
-                    scores.append(self.statistics.scores(found, logits)[self.openset["score"]])
+            logs, scores = self.look(np.stack([one.grey for one in prepared]), copies)
             mean = np.mean(logs, axis=0, dtype=np.float64)
             probability = np.exp(mean - log_sum_exp(mean)[:, None])
             by_group = probability @ given
             for row, (picture, one) in enumerate(zip(batch, prepared, strict=True)):
+                if seen is not None:
+                    seen(picture, one.grey)
                 label = int(probability[row].argmax())
                 answer = {
                     "file": picture.file,
@@ -103,13 +124,16 @@ class Classifier:
                     "label_name": self.card["labels"][label],
                     "probabilities": {str(n): float(p) for n, p in enumerate(probability[row])},
                     "space_group_probabilities": _named(groups, by_group[row]),
+                    "limit_space_group": float(given[label].max()),
                     "unlikeness": None,
                     "warning": None,
+                    "doubts": one.doubts,
                     "assumed": one.assumed,
+                    "prepared": one.facts,
                     "_evidence": np.log(np.maximum(by_group[row], FLOOR)),
                 }
-                if scores:
-                    answer |= self._unlikeness(float(np.mean([score[row] for score in scores])))
+                if scores is not None:
+                    answer |= self._unlikeness(float(scores[row]))
                 yield answer
 
     def _unlikeness(self, score: float) -> dict[str, Any]:
@@ -135,7 +159,8 @@ class Classifier:
 
         P(space group) ~ exp(sum of log P(space group | pattern) / T): Bayes' rule for a uniform prior, made humbler by
         the temperature T that held-out crystals fitted (1 where the model has none). Evidence of more than 16 patterns
-        is averaged to that of 16. Raises ValueError without any answer.
+        is averaged to that of 16. `limit_space_group` is how often someone would be right who knows that the labels are
+        these, each from an axis at random; None if no space group has them all. Raises ValueError without any answer.
         """
         if not answers:
             raise ValueError("no pattern to classify")
@@ -150,6 +175,7 @@ class Classifier:
         result = {
             "space_group_probabilities": _named(groups, probability),
             "space_group": groups[int(probability.argmax())],
+            "limit_space_group": self._limit([answer["label"] for answer in answers]),
             "patterns": len(answers),
             "rule": "normalised product, tempered",
             "temperature": temperature,
@@ -166,15 +192,30 @@ class Classifier:
                 result["warning"] = "the patterns together look unlike the crystals that the network was trained on"
         return result
 
+    def _limit(self, labels: Sequence[int]) -> float | None:
+        """Largest P(space group | labels) for a uniform prior over groups and axes; None if no group has them all."""
+        given = space_group_given_label(self.table)
+        counts = np.bincount(labels, minlength=len(given))
+        possible = (given[counts > 0] > 0).all(axis=0)
+        if not possible.any():
+            return None
+        evidence = counts @ np.log(np.where(given > 0, given, 1.0))[:, possible]
+        return float(1 / np.exp(evidence - evidence.max()).sum())
+
 
 def classify(
-    classifier: Classifier, pictures: Iterable[Picture], options: Options | None = None, copies: int = 1
+    classifier: Classifier,
+    pictures: Iterable[Picture],
+    options: Options | None = None,
+    copies: int = 1,
+    seen: Seen | None = None,
 ) -> dict[str, Any]:
     """The whole answer for the pictures of one crystal, as `defraction classify --json` prints it.
 
-    Raises ValueError if there is no picture or one cannot be prepared.
+    `seen` is called with each picture and the grey values that the network is shown. Raises ValueError if there is no
+    picture or one cannot be prepared.
     """
-    answers = list(classifier.answers(pictures, options or Options(), copies))
+    answers = list(classifier.answers(pictures, options or Options(), copies, seen))
     ensemble = classifier.ensemble(answers)
     card = classifier.card
     return {
@@ -185,6 +226,7 @@ def classify(
             "architecture": card["architecture"],
             "pixels": card["image"]["pixels"],
             "training_digest": card["data"]["training_digest"],
+            "single_pattern_limit": single_pattern_limit(classifier.table),
         },
     }
 

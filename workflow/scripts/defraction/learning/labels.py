@@ -11,10 +11,10 @@ All groups here are cubic, so positions are compared in exact integer arithmetic
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gemmi
 import numpy as np
@@ -226,6 +226,12 @@ def read_labels(path: Path | str) -> list[LabelRow]:
     if sorted({row.label for row in rows}) != list(range(number_of_labels(rows))):
         raise ValueError(f"{path}: labels must run from 0 without gaps; write it with write_labels")
     return rows
+
+
+def table_of_card(card: Mapping[str, Any]) -> list[LabelRow]:
+    """The label table that a network's card holds."""
+    names = card["labels"]
+    return [LabelRow(group, parse_axis(axis), label, names[label]) for group, axis, label in card["label_table"]]
 
 
 def number_of_labels(rows: Sequence[LabelRow]) -> int:

@@ -40,7 +40,7 @@ from defraction.dataset import (
     true_labels,
 )
 from defraction.learning import model
-from defraction.learning.labels import LabelRow, parse_axis, space_group_given_label, space_groups_of
+from defraction.learning.labels import LabelRow, space_group_given_label, space_groups_of, table_of_card
 from defraction.learning.train import draw_changes, resample
 
 log = logging.getLogger(__name__)
@@ -64,16 +64,18 @@ QUANTILES = 201  # of the scores of held-out clean patterns that are kept, for t
 # --- features --------------------------------------------------------------------------------------------------------
 
 
-def features(
-    network: torch.nn.Module, images: torch.Tensor, precision: str = "fp32", batch: int = 128
-) -> tuple[np.ndarray, np.ndarray]:
-    """What enters the last layer, (n, feature), and the logits, (n, label), float32, of grey images (n, 1, y, x)."""
+def features(network: torch.nn.Module, images: torch.Tensor, batch: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """What enters the last layer, (n, feature), and the logits, (n, label), float32, of grey images (n, 1, y, x).
+
+    Always in single precision, whatever the network was trained in: thresholds are measured in the arithmetic in which
+    `defraction classify` compares with them.
+    """
     kept: list[torch.Tensor] = []
     hook = network.fc.register_forward_pre_hook(lambda _, given: kept.append(given[0].float().cpu()))
     target = next(network.parameters()).device
     logits = []
     try:
-        with torch.inference_mode(), torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.inference_mode():
             for start in range(0, len(images), batch):
                 part = images[start : start + batch].to(target).float()
                 logits.append(network(part.contiguous(memory_format=torch.channels_last)).float().cpu())
@@ -361,9 +363,8 @@ def measure(
     target = model.choose_device(device)
     network, card = model.load(weights, card_path)
     network = network.to(target)
-    table = [LabelRow(g, parse_axis(axis), label, card["labels"][label]) for g, axis, label in card["label_table"]]
-    table_of_split = read_split(split)
-    training, held_out = members(table_of_split, "train"), members(table_of_split, "held_out")
+    table, rows = table_of_card(card), read_split(split)
+    training, held_out = members(rows, "train"), members(rows, "held_out")
     if not held_out:
         raise ValueError(f"{split}: no held-out crystals, and so no known patterns to measure with")
     see = _Reader(network, card, table, options, seed)
@@ -495,7 +496,7 @@ class _Reader:
         strength = {"mirror": False, **self.card["settings"]["augmentation"]}
         changes = draw_changes(len(grey), grey.shape[-1], rng, strength)
         images = resample(images, *changes) if changes.any else images
-        return features(self.network, images, self.card["precision"])
+        return features(self.network, images)
 
     def _displayed(self, intensity: np.ndarray, x: np.ndarray, y: np.ndarray, most: int | None, number: int):
         """Grey values of at most `most` patterns drawn at random, with their places in the flat list of all."""

@@ -5,8 +5,9 @@ each, turns, shifts and scales the batch on the device and takes one optimiser s
 and the learning rate is a function of the step, so a checkpoint needs nothing but weights, optimiser state and the
 number of the step, and a run that was killed and resumed ends with the weights of an unbroken one.
 
-The held-out crystals are looked at for monitoring only; nothing is chosen by them. Where a pass is to be chosen
-(`keep`, `early_stop`), the split has a third part for it, `validation`.
+The held-out crystals are looked at for monitoring only, turned, shifted and magnified like the training patterns;
+nothing is chosen by them. Where a pass is to be chosen (`keep`, `early_stop`), the split has a third part for it,
+`validation`.
 
 On several processes (`parallel`) each takes its share of every batch; the first one alone watches, logs and writes.
 """
@@ -97,18 +98,18 @@ def train(
 
     rows, table = read_split(split), read_labels(labels)
     shown = options["display"]["beam_stop"], options["display"]["decades"]
-    data = load_images(patterns, rows, table, *shown, "train", options["specimens"])
     chooses = options["keep"] == "best" or options["early_stop"] > 0
     if chooses and not members(rows, "validation"):
         raise ValueError(f"{split}: no crystals of part validation, by which learning.keep or early_stop could choose")
     watched = {
-        part: _subset(load_images(patterns, rows, table, *shown, part, options["specimens"]), options["monitor"], seed)
+        part: Watched.of(load_images(patterns, rows, table, *shown, part, options["specimens"]), options, seed)
         for part in (("held_out", "validation") if chooses else ("held_out",))
         if rank == 0
     }
+    data = load_images(patterns, rows, table, *shown, "train", options["specimens"])
     log.info(
         "%s; %d patterns to train on, %s; %s, %s, %d process(es) of %d threads", describe_split(rows), len(data.images),
-        ", ".join(f"{len(found.images)} {part.replace('_', ' ')} patterns watched" for part, found in watched.items()),
+        ", ".join(f"{len(found.labels)} {part.replace('_', ' ')} patterns watched" for part, found in watched.items()),
         target, precision, count, torch.get_num_threads(),
     )  # fmt: skip
     fingerprint = _fingerprint(options, seed, data.digest, table, precision, target)
@@ -139,7 +140,8 @@ def train(
     for step in range(first, steps if not ended else first):
         rate = learning_rate(step, steps, options)
         index, changes = drawer.draw(step, seed, options["batch_size"], images.shape[-1], options["augmentation"])
-        index, changes = torch.from_numpy(index[rank::count]).to(target), changes.of(slice(rank, None, count))
+        index, changes = share_of(index, changes, rank, count)
+        index = torch.from_numpy(index).to(target)
         batch = resample(images[index].float()[:, None], *changes) if changes.any else images[index].float()[:, None]
         logits, loss = training_step(trained, optimiser, batch, truth[index], rate, precision, options)
         loss_sum += loss
@@ -163,7 +165,7 @@ def train(
             )  # fmt: skip
             _tell(board, done, {f"train/{k}": v for k, v in numbers.items()} | {"learning_rate": rate, "speed": speed})
         if within == epoch_steps:
-            seen = {part: _watch(network, found, target, precision) for part, found in watched.items()}
+            seen = {part: watch(network, found, target, precision) for part, found in watched.items()}
             held_out, validation = seen["held_out"], seen.get("validation", (None, None))
             record = {
                 "epoch": step // epoch_steps + 1,
@@ -242,7 +244,7 @@ def train(
             "split": describe_split(rows),
             "split_by": sorted({row.by for row in rows}),
         },
-        "metrics": {**kept, **{f"{part}_patterns_watched": len(found.images) for part, found in watched.items()}},
+        "metrics": {**kept, **{f"{part}_patterns_watched": len(found.labels) for part, found in watched.items()}},
         "selection": "held-out crystals were watched, nothing was chosen by them; "
         + ("weights of the pass with the lowest validation loss" if keeps_best else "weights of the last step")
         + (f"; stopped after {len(records)} of {options['epochs']} passes" if len(records) < options["epochs"] else ""),
@@ -364,6 +366,52 @@ class Drawer:
         return index, draw_changes(size, pixels, rng, strength)
 
 
+def share_of(index: np.ndarray, changes: Changes, rank: int, count: int) -> tuple[np.ndarray, Changes]:
+    """What process `rank` of `count` takes of a batch: every `count`-th image and its change."""
+    part = slice(rank, None, count)
+    return index[part], changes.of(part)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Patterns by which progress is told: images (n, y, x), labels (n,), and how each is changed, the same every time.
+
+    They are changed as in training, because a network that has seen nothing but resampled patterns is not known by its
+    answers to untouched ones.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    changes: Changes
+
+    @classmethod
+    def of(cls, found: Images, options: Mapping[str, Any], seed: int) -> "Watched":
+        """At most `monitor` of the patterns found, drawn at random."""
+        rng = np.random.default_rng([seed, 0, 1])  # apart from those of the steps
+        chosen = np.arange(len(found.labels))
+        if len(chosen) > options["monitor"]:
+            chosen = np.sort(rng.choice(chosen, options["monitor"], replace=False))
+        changes = draw_changes(len(chosen), found.images.shape[-1], rng, options["augmentation"])
+        return cls(found.images[chosen], found.labels[chosen], changes)
+
+
+def watch(network: torch.nn.Module, watched: Watched, target: torch.device, precision: str) -> tuple[float, float]:
+    """Mean loss (without label smoothing) and label accuracy of the watched patterns."""
+    network.eval()
+    loss, correct = 0.0, 0
+    with torch.inference_mode(), torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16"):
+        for start in range(0, len(watched.labels), WATCHED_AT_ONCE):
+            part = slice(start, start + WATCHED_AT_ONCE)
+            batch = torch.from_numpy(watched.images[part]).to(target).float()[:, None]
+            batch = resample(batch, *watched.changes.of(part)) if watched.changes.any else batch
+            truth = torch.from_numpy(watched.labels[part]).to(target)
+            logits = network(batch.contiguous(memory_format=torch.channels_last)).float()
+            loss += F.cross_entropy(logits, truth, reduction="sum").item()
+            correct += int((logits.argmax(1) == truth).sum())
+    network.train()
+    return loss / len(watched.labels), correct / len(watched.labels)
+
+
 def resample(
     images: torch.Tensor, angle: np.ndarray, shift: np.ndarray, scale: np.ndarray, mirror: np.ndarray | None = None
 ) -> torch.Tensor:
@@ -452,35 +500,11 @@ def _tell(board: Any, step: int, numbers: Mapping[str, float]) -> None:
         board.flush()
 
 
-def _subset(images: Images, most: int, seed: int) -> Images:
-    if len(images.images) <= most:
-        return images
-    chosen = np.sort(np.random.default_rng(seed).choice(len(images.images), most, replace=False))
-    return Images(
-        images.images[chosen], images.labels[chosen], images.material[chosen],
-        images.materials, images.space_groups, len(chosen), images.digest,
-    )  # fmt: skip
-
-
 def _fingerprint(
     options: Mapping[str, Any], seed: int, digest: str, table: Sequence[LabelRow], precision: str, target: torch.device
 ) -> str:
     content = [options, seed, digest, [list(row) for row in table], precision, target.type, torch.__version__]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _watch(network: torch.nn.Module, watched: Images, target: torch.device, precision: str) -> tuple[float, float]:
-    network.eval()
-    loss, correct = 0.0, 0
-    with torch.inference_mode(), torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16"):
-        for start in range(0, len(watched.images), WATCHED_AT_ONCE):
-            batch = torch.from_numpy(watched.images[start : start + WATCHED_AT_ONCE]).to(target).float()[:, None]
-            truth = torch.from_numpy(watched.labels[start : start + WATCHED_AT_ONCE]).to(target)
-            logits = network(batch.contiguous(memory_format=torch.channels_last)).float()
-            loss += F.cross_entropy(logits, truth, reduction="sum").item()
-            correct += int((logits.argmax(1) == truth).sum())
-    network.train()
-    return loss / len(watched.images), correct / len(watched.images)
 
 
 def _resume(

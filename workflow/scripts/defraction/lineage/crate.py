@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
-from defraction.lineage.study import Study, computed, contents, settings
+from defraction.lineage.study import Study, computed, contents, outside, settings, without_folders
 from defraction.lineage.trace import environment
 from defraction.lineage.verify import lines, verify
 from defraction.provenance import sealed, sha256, spent, strip_host
@@ -35,7 +35,16 @@ WORKFLOW = "workflow/Snakefile"
 SNAKEMAKE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
 README = "README.md"
 MIT = "https://spdx.org/licenses/MIT"
-CODE = ("Snakefile", "workflow/Snakefile", "workflow/rules/*.smk", "workflow/envs/*.yaml")
+CODE = (
+    "Snakefile",
+    "workflow/Snakefile",
+    "workflow/rules/*.smk",
+    "workflow/scripts/*.py",
+    "workflow/scripts/defraction/**/*.py",
+)
+SETTING_UP = ("pyproject.toml", "requirements*.txt", "workflow/envs/*", "workflow/report/*")
+"""What the code needs beside itself: packages with their versions, texts of the report."""
+LANGUAGES = {".py": "#python", ".smk": SNAKEMAKE, "": SNAKEMAKE}
 FORMATS = {
     ".cif": "chemical/x-cif",
     ".csv": "text/csv",
@@ -191,9 +200,9 @@ class _Crate:
         for record in study.records:
             self._job(record)
         steps = self._steps()
-        for pattern in CODE:
-            for path in sorted(study.root.glob(pattern)):
-                self._code(path.relative_to(study.root).as_posix())
+        for patterns, add in ((CODE, self._code), (SETTING_UP, self._file)):
+            for path in sorted(path for pattern in patterns for path in study.root.glob(pattern) if path.is_file()):
+                add(path.relative_to(study.root).as_posix())
         if (study.root / README).is_file():
             self._file(README, about={"@id": "./"}, name="how the workflow is run")
         self._workflow(steps)
@@ -257,7 +266,7 @@ class _Crate:
 
     def _name(self, path: str, digest: str | None = None) -> str:
         """A file's name in the crate: its path in the study, or `external/` with its digest."""
-        if os.path.isabs(path) or path.startswith(".."):
+        if outside(path):
             source = self.study.root / path
             return f"external/{(digest or sha256(source))[:12]}-{source.name}"
         return path
@@ -268,8 +277,8 @@ class _Crate:
         return self._file(
             path,
             **{"@type": ["File", "SoftwareSourceCode"]},
-            name=path,
-            programmingLanguage={"@id": SNAKEMAKE if path.endswith((".smk", "Snakefile")) else "#python"},
+            name=self._name(path),
+            programmingLanguage={"@id": LANGUAGES[Path(path).suffix]},
             version=self._commit(),
         )
 
@@ -293,8 +302,8 @@ class _Crate:
         scripts = [
             i["path"] for i in record["inputs"] if i["role"] == "code" and Path(i["path"]).parent.name == "scripts"
         ]
-        if scripts and self._code(scripts[0]) is not None:
-            tool = self.entities[quote(scripts[0])]
+        if scripts and (script := self._code(scripts[0])) is not None:
+            tool = self.entities[script["@id"]]
         else:
             tool = self.entities[self._add({"@id": f"#tool/{record['rule']}", "@type": "SoftwareApplication"})["@id"]]
             tool |= {"name": record["rule"], "softwareVersion": str(record["code"]["digest"])}
@@ -327,7 +336,8 @@ class _Crate:
             if (file := self._file(item["path"], item["sha256"])) is not None:
                 _append(self.entities[file["@id"]], "exampleOfWork", parameter)
                 given.append(file)
-        for key, value in settings(record).items():
+        chosen = settings(record) if self.with_hosts else without_folders(settings(record))
+        for key, value in chosen.items():
             parameter = self._parameter(rule, "setting", key, "Text")
             _append(tool, "input", parameter)
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
@@ -395,8 +405,7 @@ class _Crate:
         bare = json.loads(json.dumps({key: value for key, value in record.items() if key != "record"}))
         strip_host(bare)
         for job in (bare, computed(bare)):
-            for item in job["inputs"]:
-                item["path"] = Path(item["path"]).name if os.path.isabs(item["path"]) else item["path"]
+            job["params"], job["inputs"] = without_folders(job["params"]), without_folders(job["inputs"])
         text = sealed(bare)
         self.files[path] = text
         self.entities[quote(path)] = {

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from defraction.lineage.study import Study, computed, contents, settings
+from defraction.lineage.study import Study, computed, contents, outside, settings, without_folders
 from defraction.lineage.trace import environment
 from defraction.provenance import spent
 
@@ -55,7 +55,7 @@ def prov_document(study: Study, with_hosts: bool = True):
 
     def entity(item: dict):
         name = item["path"]
-        if os.path.isabs(name):
+        if outside(name):
             name = f"external/{item['sha256'][:12]}-{Path(name).name}"
         if name not in entities:
             facts = {PROV["label"]: name, own["sha256"]: item["sha256"], own["bytes"]: item["bytes"]}
@@ -75,7 +75,8 @@ def prov_document(study: Study, with_hosts: bool = True):
         facts = {own["rule"]: record["rule"], PROV["label"]: record["record"].removesuffix(".record.json")}
         facts |= {own[unit]: float(spent(origin, unit)) for unit in ("cpu_seconds", "seconds")}
         facts |= {own["max_rss_mib"]: float(origin["max_rss_mib"]), own["device"]: origin["device"]}
-        values = [f"{k}={json.dumps(v, ensure_ascii=False, sort_keys=True)}" for k, v in settings(record).items()]
+        chosen = settings(record) if with_hosts else without_folders(settings(record))
+        values = [f"{k}={json.dumps(v, ensure_ascii=False, sort_keys=True)}" for k, v in chosen.items()]
         pairs = [*facts.items(), *((own["setting"], value) for value in values)]
         if "cache" in record:
             pairs.append((own["cache"], record["cache"]["key"]))

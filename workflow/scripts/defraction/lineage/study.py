@@ -151,6 +151,20 @@ def settings(record: dict) -> dict:
     return {key: value for key, value in record["params"].items() if key != "code"}
 
 
+def outside(path: str) -> bool:
+    """Whether a recorded path leads out of the study's folder."""
+    return os.path.isabs(path) or Path(path).parts[:1] == ("..",)
+
+
+def without_folders(value):
+    """Plain values in which each path that leads out of the study is cut to its name."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and outside(value) else value
+
+
 def tells_of(record: dict | None, digest: str) -> bool:
     """Whether a record has an output of this SHA-256."""
     return record is not None and any(output["sha256"] == digest for output in record["outputs"])

@@ -1,4 +1,4 @@
-"""How far the probabilities of a classifier can be believed: reliability, calibration error, proper scores. NumPy only.
+"""How far the probabilities of a classifier can be believed: reliability, calibration error, proper scores.
 
 The network is taken as it is. No temperature is fitted: nothing in a run is chosen by held-out crystals, and the
 training crystals, which it knows by heart, would give one that is far too confident.
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FLOOR = 1e-12  # smallest probability in a logarithm
+from defraction.evaluation.predictions import FLOOR
 
 
 @dataclass(frozen=True)

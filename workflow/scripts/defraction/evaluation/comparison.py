@@ -1,0 +1,238 @@
+"""The article beside us: each of its statements about an accuracy with what every model of a run measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from defraction.evaluation.intervals import wilson
+from defraction.evaluation.names import CLEAN, SHOWN
+from defraction.published import Published, stand_in
+
+COMPARISON_COLUMNS = (
+    "item", "axes", "page", "where", "relation", "published",
+    "model", "name", "seed", "network", "split_by", "hosts", "pattern_set", "diffraction_model", "pixels", "condition",
+    "accuracy_label", "accuracy_label_low", "accuracy_label_high", "n_patterns", "n_copies",
+    "difference", "agrees",
+    "control", "control_accuracy_label", "control_accuracy_label_low", "control_accuracy_label_high",
+    "seeds", "seeds_mean", "seeds_min", "seeds_max",
+    "accuracy_space_group", "limit_space_group", "loss_label", "loss_label_low", "loss_label_high",
+    "settings", "remark",
+)  # fmt: skip
+PRINTED = {"pixels": 256, "zone_axes": 16, "voltages": 3, "camera_lengths": 3}
+"""What the article prints about its patterns."""
+NO_EFFECT = 0.05
+"""A loss over labels that is surely smaller is no noticeable effect."""
+KNOWN = 0.8
+"""A network whose control lies surely below is no witness to "no effect": it has little to lose. The article's bound
+for crystals that strain has harmed (section 3.1)."""
+
+Row = dict[str, Any]
+Interval = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One or several rows of the accuracy table, patterns counted alike.
+
+    Attributes:
+        conditions: ids, without `SHOWN`. n: patterns. copies: of each.
+        values: accuracies, limit and loss, by column. interval, loss_interval: of `accuracy_label` and `loss_label`.
+        controls: ids of the matched controls, without `SHOWN`; empty where the conditions are controls themselves.
+        control_accuracy: accuracy over labels of the controls; None where there are none.
+        pristine: whether these are hosts without a defect.
+    """
+
+    conditions: tuple[str, ...]
+    n: int
+    copies: int
+    values: dict[str, float | None]
+    interval: Interval
+    loss_interval: Interval
+    controls: tuple[str, ...]
+    control_accuracy: float | None
+    control_interval: Interval
+    pristine: bool
+
+
+def compare(
+    published: Sequence[Published],
+    rows: Sequence[Row],
+    models: Sequence[Row],
+    patterns: Mapping[str, Mapping[str, int]],
+    reductions: Sequence[str],
+    confidence: float = 0.95,
+) -> list[Row]:
+    """The article's accuracies beside those of every model (`COMPARISON_COLUMNS`).
+
+    Where a condition of the article is not in the run, the nearest of its kind stands in for it (`stand_in`), and the
+    row says so; without one there is no row. Dislocations and twins come twice, over all zone axes and over those that
+    the article shows. `difference` is ours minus the article's. `agrees`: for a printed accuracy whether it lies in our
+    interval (else whether ours is above or below; empty without an interval), to be read beside the control's accuracy
+    in the same row; for a bound whether it holds; for "no noticeable effect" `no` where a loss is sure, `yes` where it
+    is surely below `NO_EFFECT`; `undecided` where the interval allows both. Instead of `yes`, `control` where that of
+    the control says that nothing was tested: it is below the bound as well, or below `KNOWN`.
+
+    Args:
+        rows: the accuracy table of all models, numbers as float, empty cells None. models: the table of models.
+        patterns: for each set of patterns `pixels` and the numbers of `zone_axes`, `voltages` and `camera_lengths`.
+        reductions: the configuration's list of what it reduces. confidence: of the intervals.
+    """
+    tables: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        tables.setdefault(row["model"], {})[row["condition"]] = row
+    strict = list(dict.fromkeys(model["name"] for model in models if model["hosts"] == "held_out"))
+    out = []
+    for entry in published:
+        for tail in ("", SHOWN):
+            measured = [
+                (model, ours)
+                for model in models
+                if (ours := _measure(entry, tail, tables.get(model["model"], {}), confidence)) is not None
+            ]
+            seeds: dict[str, list[float]] = {}
+            for model, ours in measured:
+                seeds.setdefault(model["name"], []).append(ours.values["accuracy_label"])
+            for model, ours in measured:
+                shape = patterns[model["pattern_set"]]
+                out.append(_row(entry, tail, model, ours, seeds[model["name"]], shape, reductions, strict))
+    return out
+
+
+def _measure(entry: Published, tail: str, table: Mapping[str, Row], confidence: float) -> _Measured | None:
+    """What one model measured of a statement, over all zone axes (`tail` is empty) or those shown (`SHOWN`)."""
+    plain = [name for name in table if not name.endswith(SHOWN)]
+    names = [stand_in(member, entry.relation, plain) for member in entry.members]
+    members = [table[name + tail] for name in names if name is not None and name + tail in table]
+    if not members:
+        return None
+    n = sum(int(row["n_patterns"]) for row in members)
+
+    def pooled(column: str) -> float | None:
+        if any(row[column] is None for row in members):
+            return None
+        return sum(row[column] * row["n_patterns"] for row in members) / n
+
+    columns = ("accuracy_label", "accuracy_space_group", "limit_space_group", "loss_label")
+    values = {column: pooled(column) for column in columns}
+    controls = tuple(row["control"] for row in members if row["control"] not in ("", row["condition"]))
+    control_accuracy = None
+    if controls and values["loss_label"] is not None:
+        control_accuracy = values["accuracy_label"] + values["loss_label"]
+    control = table.get(controls[0]) if len(members) == 1 and controls else None
+    if control is not None:
+        control_interval = _bounds(control, "accuracy_label")
+    elif control_accuracy is not None:
+        control_interval = wilson(control_accuracy, n, confidence)
+    else:
+        control_interval = (None, None)
+    if len(members) == 1:
+        interval, loss_interval = _bounds(members[0], "accuracy_label"), _bounds(members[0], "loss_label")
+    else:
+        interval, loss_interval = wilson(values["accuracy_label"], n, confidence), (None, None)
+        own = table.get(entry.condition + tail)
+        if own is not None and own["n_patterns"] == n:
+            loss_interval = _bounds(own, "loss_label")
+    return _Measured(
+        conditions=tuple(row["condition"].removesuffix(SHOWN) for row in members),
+        n=n,
+        copies=int(members[0]["n_copies"]),
+        values=values,
+        interval=interval,
+        loss_interval=loss_interval,
+        controls=tuple(name.removesuffix(SHOWN) for name in controls),
+        control_accuracy=control_accuracy,
+        control_interval=control_interval,
+        pristine=all(row["kind"] == "pristine" for row in members),
+    )
+
+
+def _bounds(row: Row, column: str) -> Interval:
+    return row[f"{column}_low"], row[f"{column}_high"]
+
+
+def _row(
+    entry: Published,
+    tail: str,
+    model: Row,
+    ours: _Measured,
+    seeds: Sequence[float],
+    shape: Mapping[str, int],
+    reductions: Sequence[str],
+    strict: Sequence[str],
+) -> Row:
+    """A row of the comparison.
+
+    Args:
+        tail: as in `_measure`. model: its row of the table of models. seeds: accuracies of all models of its name.
+        shape: of its set of patterns, by the keys of `PRINTED`. strict: names of the models with the hosts held out.
+    """
+    fewer = [
+        f"{shape[key]} {key.replace('_', ' ')} instead of {number}"
+        for key, number in PRINTED.items()
+        if shape[key] != number and not (tail and key == "zone_axes")
+    ]
+    exact = ours.conditions == entry.members
+    remarks = []
+    if not exact:
+        remarks.append(f"measured on {' and '.join(ours.conditions)} instead of {' and '.join(entry.members)}")
+    remarks += fewer
+    if reductions and not fewer and exact:
+        remarks.append("reduced: " + "; ".join(reductions))
+    if model["split_by"] != "image" and entry.condition == CLEAN:
+        remarks.append(f"split by {model['split_by']}")
+    if ours.pristine and model["hosts"] == "train":
+        where = f"in {' and '.join(strict)}" if strict else "in no model of this run"
+        some = "part of its patterns trains" if model["split_by"] == "image" else "its patterns train"
+        remarks.append(f"{some} the network; held out {where}")
+    remarks.append(entry.note)
+    accuracy = ours.values["accuracy_label"]
+    return {
+        **{key: model[key] for key in COMPARISON_COLUMNS if key in model},
+        "item": entry.condition,
+        "axes": "shown in the article" if tail else "all",
+        "page": entry.page,
+        "where": entry.where,
+        "relation": entry.relation,
+        "published": entry.accuracy,
+        "condition": ";".join(ours.conditions),
+        **ours.values,
+        "accuracy_label_low": ours.interval[0],
+        "accuracy_label_high": ours.interval[1],
+        "loss_label_low": ours.loss_interval[0],
+        "loss_label_high": ours.loss_interval[1],
+        "n_patterns": ours.n,
+        "n_copies": ours.copies,
+        "difference": accuracy - entry.accuracy if entry.relation == "=" else None,
+        "agrees": _agrees(entry, ours),
+        "control": ";".join(ours.controls),
+        "control_accuracy_label": ours.control_accuracy,
+        "control_accuracy_label_low": ours.control_interval[0],
+        "control_accuracy_label_high": ours.control_interval[1],
+        "seeds": len(seeds),
+        "seeds_mean": fmean(seeds),
+        "seeds_min": min(seeds),
+        "seeds_max": max(seeds),
+        "settings": "as printed" if exact and not fewer and not reductions else "reduced",
+        "remark": "; ".join(filter(None, remarks)),
+    }
+
+
+def _agrees(entry: Published, ours: _Measured) -> str:
+    low, high = ours.interval
+    if low is None:  # fewer crystals than an interval needs
+        return ""
+    if entry.relation == "=":
+        return "within" if low <= entry.accuracy <= high else "above" if low > entry.accuracy else "below"
+    if entry.relation == "<":
+        reached = ours.control_interval[1]
+        if high < entry.accuracy and reached is not None and reached < entry.accuracy:
+            return "control"
+        return "yes" if high < entry.accuracy else "no" if low >= entry.accuracy else "undecided"
+    least, most = ours.loss_interval
+    if least is None:
+        return ""
+    if least <= 0 and most < NO_EFFECT:
+        reached = ours.control_interval[1]
+        return "control" if reached is not None and reached < KNOWN else "yes"
+    return "no" if least > 0 else "undecided"
