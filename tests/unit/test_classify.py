@@ -158,6 +158,50 @@ def test_the_text_names_patterns_groups_and_assumptions(run, files, tmp_path):
     assert "assumed: grey values" in out and "assumed: centre" in out and "assumed: its scale is not known" in out
 
 
+def test_assumptions_of_many_patterns_are_told_once(run, files, tmp_path):
+    seen = tmp_path / "seen"
+    for number, path in enumerate(sorted(files.glob("*.png"))):
+        with Image.open(path) as image:
+            Image.fromarray((np.array(image) >> 8).astype(np.uint8)).save(tmp_path / f"{number}.png")
+    status, out, _ = run("classify", *sorted(tmp_path.glob("*.png")), "--background", "none", "--seen", seen)
+    assert status == 0
+    (line,) = (line for line in out.splitlines() if line.startswith("assumed: its scale is not known"))
+    assert line.endswith("(3 patterns)")
+    assert classify_command._assumed([["centre: x 1.5, y 2"], ["centre: x -3.0, y 2"], ["black"]]) == [
+        "assumed: centre: x -3.0 to 1.5, y 2 (2 patterns)", "assumed: black"
+    ]  # fmt: skip
+    written = sorted(seen.iterdir())
+    assert [path.name[:4] for path in written] == ["001-", "002-", "003-"]
+    assert all(Image.open(path).size == (PIXELS, PIXELS) for path in written)
+    assert run("classify", files / "al.nc", "--seen", files / "al.nc")[0] == 2
+
+
+def test_the_limit_of_geometry_stands_beside_the_answer(run, folder, files):
+    """P(space group | label) by hand from the label table; patterns that no group shows together have no limit."""
+    classifier = Classifier.load(folder, "cpu")
+
+    def limit(*labels):
+        shares = np.ones(len(GROUPS))
+        for label in labels:
+            shares *= [sum(row.label == label for row in TABLE if row.space_group == g) for g in GROUPS]
+        return shares.max() / shares.sum() if shares.any() else None
+
+    result = classify(classifier, pictures.read_pictures(files / "al.nc"))
+    assert result["model"]["single_pattern_limit"] == pytest.approx(np.mean([limit(row.label) for row in TABLE]))
+    for pattern in result["patterns"]:
+        assert pattern["limit_space_group"] == pytest.approx(limit(pattern["label"]))
+    answers = [{"label": n, "_evidence": np.zeros(3), "warning": None, "unlikeness": {"score": 0.0}}
+               for n in range(len(NAMES))]  # fmt: skip
+    for some in ([0], [0, 1], [1, 1, 0], list(range(len(NAMES)))):
+        expected = limit(*some)
+        found = classifier.ensemble([answers[n] for n in some])["limit_space_group"]
+        assert found == (None if expected is None else pytest.approx(expected))
+    assert limit(*range(len(NAMES))) is None
+    lines = classify_command._lines(result | {"patterns": result["patterns"][:1], "ensemble": result["ensemble"] | {
+        "patterns": 1, "limit_space_group": 0.25}})  # fmt: skip
+    assert any("limit of geometry" in line and "25%" in line for line in lines)
+
+
 def test_the_order_of_patterns_does_not_matter(folder, files):
     """The ensemble sums exactly, so that only the rounding of the network's batches is left."""
     classifier = Classifier.load(folder, "cpu")
@@ -208,6 +252,7 @@ FAULTS = {
     "word for intensity": (["al.nc", "--intensity", "loud"], "--intensity"),
     "word for contrast": (["al.nc", "--contrast", "grey"], "--contrast"),
     "word for background": (["al.nc", "--background", "flat"], "--background"),
+    "word for marks": (["al.nc", "--marks", "all"], "--marks"),
     "word for device": (["al.nc", "--device", "tpu"], "--device"),
     "negative scale": (["al.nc", "--pixel-size", "-1"], "--pixel-size"),
     "angle without voltage": (["al.nc", "--pixel-angle", "1"], "--voltage"),

@@ -149,11 +149,60 @@ def test_the_calibration_of_a_foreign_signal(tmp_path):
     assert not found[0].ours
 
 
+@pytest.mark.parametrize("unit", ["1/nm", "1 / nm", "nm^-1", "$nm^{-1}$", "k_nm^-1", "nm⁻¹"])
+def test_every_spelling_of_a_reciprocal_length(unit):
+    assert pictures._per_angstrom(unit) == 0.1
+    assert pictures._per_angstrom(unit.replace("nm", "Å")) == 1.0
+    assert pictures._per_angstrom("nm") is None and pictures._per_angstrom("px") is None
+
+
+@pytest.mark.parametrize("where", ["TEM", "TEM/Detector/Diffraction"])
+def test_camera_lengths_of_hyperspy_are_millimetres_and_of_pyxem_centimetres(tmp_path, where):
+    with h5py.File(tmp_path / "a.hspy", "w") as file:
+        signal = file.create_group("Experiments/other")
+        signal["data"] = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+        for n in range(2):
+            axis = {"size": 64, "scale": 0.5, "offset": 0.0, "units": "mm", "navigate": False}
+            signal.create_group(f"axis-{n}").attrs.update(axis)
+        signal.create_group("metadata/Acquisition_instrument/TEM").attrs["beam_energy"] = 200.0
+        place = signal.require_group(f"metadata/Acquisition_instrument/{where}")
+        place.attrs["camera_length"] = 800.0 if where == "TEM" else 80.0
+    (one,) = pictures.read_pictures(tmp_path / "a.hspy")
+    assert one.scale == pytest.approx(0.5 / (800.0 * wavelength(200.0)))
+
+
+def test_what_tiffs_say_of_their_scale_and_greys(tmp_path):
+    """Tags of Gatan's software and of ImageJ; black and white exchanged; a palette; pages of several sizes."""
+    grey = (255 * spots() / spots().max()).astype(np.uint8)
+    tags = [(65003, "s", 0, "1/nm", False), (65009, "d", 1, 0.13, False)]
+    tifffile.imwrite(tmp_path / "gatan.tif", grey.astype(np.uint16), extratags=tags)
+    tifffile.imwrite(tmp_path / "imagej.tif", grey, imagej=True, resolution=(1 / 0.13, 1 / 0.13),
+                     metadata={"unit": "1/nm"})  # fmt: skip
+    for name in ("gatan", "imagej"):
+        (one,) = pictures.read_pictures(tmp_path / f"{name}.tif")
+        assert one.scale == pytest.approx(0.013), name
+        said = pictures.prepare(one, FRAME, Options(centre=(60.3, 66.8))).assumed
+        assert any("as the file states" in text for text in said)
+    tifffile.imwrite(tmp_path / "white.tif", 255 - grey, photometric="miniswhite")
+    falling = np.stack([np.arange(256)[::-1] * 257] * 3).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "palette.tif", 255 - grey, photometric="palette", colormap=falling)
+    for name in ("white", "palette"):
+        (one,) = pictures.read_pictures(tmp_path / f"{name}.tif")
+        assert np.array_equal(one.values, grey), name
+    Image.fromarray(grey).save(tmp_path / "lzw.tif", compression="tiff_lzw")
+    assert np.array_equal(next(pictures.read_pictures(tmp_path / "lzw.tif")).values, grey)
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
+        for values in (grey, grey[:64, :64], grey):
+            file.write(values)
+    assert sorted(one.values.shape[0] for one in pictures.read_pictures(tmp_path / "mixed.tif")) == [64, 128, 128]
+
+
 def bad_files(folder):
     good = (200 * spots() / spots().max()).astype(np.float32)
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.png").write_text("no picture")
     (folder / "text.tif").write_text("no picture")
+    (folder / "camera.dm4").write_text("no picture")
     (folder / "text.nc").write_text("no picture")
     (folder / "text.hspy").write_text("no picture")
     (folder / "cut.png").write_bytes(b"")
@@ -178,6 +227,7 @@ BAD = {
     "text.png": "not a picture",
     "cut.png": "damaged",
     "text.tif": "TIFF",
+    "camera.dm4": r"hyperspy\.api\.load",
     "text.nc": "netCDF",
     "text.hspy": "HyperSpy",
     "black.png": "empty",
@@ -257,6 +307,119 @@ def test_dark_spots_on_white_are_inverted_and_background_goes():
     assert np.abs(one.grey - other.grey).max() < 0.02
     with pytest.raises(ValueError, match="nothing is left"):  # what is called dark spots here is background
         pictures.prepare(light, FRAME, Options(centre=(60.3, 66.8), contrast="dark"))
+
+
+@pytest.mark.parametrize("size", [512, 1024])
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("shown", ["logarithm", "gamma", "16 bits"])
+def test_contrast_is_told_apart_behind_a_beam_stop_and_on_a_round_screen(size, corners, stopped, shown):
+    """8-bit displays and 16-bit counts, each as it is and as a negative."""
+    scale = size // 128
+    image = np.kron(spots(), np.ones((scale, scale)))
+    image /= image.max()
+    y, x = (np.indices(image.shape) + 0.5) / scale - 0.5
+    away = np.hypot(x - 60.3, y - 66.8)
+    image = np.random.default_rng(1).poisson(2000 * (image + 0.03 * np.exp(-away / 25))).astype(float)
+    if stopped:
+        image[(away < 5) | ((x > 60.3) & (np.abs(y - 66.8) < 2))] = 0
+    if corners:
+        image[np.hypot(x - 63.5, y - 63.5) > 64] = 0
+    image /= np.percentile(image, 99.9)
+    grey = {"logarithm": 1 + np.log10(np.maximum(image, 1e-9)) / 3, "gamma": image**0.4, "16 bits": image}[shown]
+    grey = np.rint((60000 if shown == "16 bits" else 255) * np.clip(grey, 0, 1))
+    every = np.ones(grey.shape, bool)
+    assert inspection.contrast(grey, every) > pictures.UNCLEAR_CONTRAST
+    assert inspection.contrast(grey.max() - grey, every) < -pictures.UNCLEAR_CONTRAST
+
+
+def test_contrast_and_centre_of_pictures_as_a_microscope_takes_them():
+    """A small sample of what benchmarks/foreign_pictures.py measures; docs/classify.md has the shares of more."""
+    import foreign_pictures as benchmark
+
+    crystals = [
+        (225, bulk("Al", "fcc", a=4.05, cubic=True)),
+        (229, bulk("Fe", "bcc", a=2.87, cubic=True)),
+        (227, bulk("Si", "diamond", a=5.43, cubic=True)),
+        (221, bulk("CsCl", "cesiumchloride", a=4.12)),
+    ]
+    patterns = list(benchmark.simulated(crystals, 6, 256, 3))
+    taken = [benchmark.take(one[0], 256, np.random.default_rng([3, n])) for n, one in enumerate(patterns)]
+    found = [benchmark.examine(one) for one in taken]
+    assert sum(one["contrast"] for one in found) >= 23
+    assert sum(one["centre"] for one in found) >= 22
+    assert {one.negative for one in taken} == {True, False}
+
+
+def with_bar(image, value=255):
+    marked = image.copy()
+    marked[118:121, 8:40] = value
+    marked[110:114, 14:16] = value  # part of a letter
+    return marked
+
+
+def test_a_scale_bar_is_hidden_and_said():
+    image = np.rint(200 * spots() / spots().max()).astype(np.uint8)
+    options = Options(centre=(60.3, 66.8), contrast="bright")
+    plain = pictures.prepare(picture(image, intensity="display"), FRAME, options)
+    marked = picture(with_bar(image), intensity="display")
+    hidden = pictures.prepare(marked, FRAME, options)
+    assert any("a bar of 32 x 3 pixels at x 8, y 118" in text for text in hidden.assumed)
+    # grey values are shares of the brightest one, which the bar no longer is
+    assert np.abs(hidden.grey - plain.grey).mean() < 0.005
+    assert plain.doubts == hidden.doubts == []
+    kept = pictures.prepare(marked, FRAME, Options(centre=(60.3, 66.8), contrast="bright", marks="keep"))
+    assert any("nothing opposite" in text and "--mask" in text for text in kept.doubts)
+    assert (kept.grey > 0.5).sum() < 0.7 * (plain.grey > 0.5).sum()
+
+
+def test_patterns_without_marks_have_none(patterns):
+    for values in patterns["intensity"].values[:, :, 0, 0].reshape(-1, 64, 64):
+        grey = np.rint(255 * np.clip(1 + np.log10(values / values.max() + 1e-30) / 5, 0, 1))
+        for shown in (grey, 255 - grey):
+            mask, bars = inspection.drawn_marks(shown)
+            assert not bars and not mask.any()
+
+
+def test_a_round_screen_leaves_no_arc():
+    """Background that ends at a screen off the middle: without the screen known, rings at its edge stand out."""
+    image = np.kron(spots(), np.ones((4, 4))) / spots().max()
+    y, x = np.indices(image.shape)
+    image += 0.05 * np.exp(-np.hypot(x - 243, y - 269) / 300)
+    away = np.hypot(x - 266, y - 250)
+    image[away > 240] = 0
+    found = inspection.subtract_background(image, (243, 269), inspection.screen(np.log1p(100 * image)))
+    rim = (away > 215) & (away < 245)
+    assert np.count_nonzero(found[rim] > 0.01) < 0.2 * np.count_nonzero(
+        inspection.subtract_background(image, (243, 269))[rim] > 0.01
+    )
+
+
+def test_spots_too_near_or_too_far_apart_are_doubted_where_the_scale_is_not_known():
+    """Square lattices 14 and 60 of 512 pixels apart, and a single pair of spots, 400 apart."""
+    place = np.arange(512) - 255.5
+
+    def row(spacing):
+        comb = [k * spacing for k in range(-18, 19) if abs(k * spacing) < 300]
+        return sum(np.exp(-(((place - at) / 3) ** 2) / 2 - at**2 / 4e4) for at in comb)
+
+    alone = np.exp(-((place / 3) ** 2) / 2)
+    pair = np.exp(-(((np.abs(place) - 200) / 3) ** 2) / 2)
+    for across, down, doubted in ((row(14), row(14), True), (row(60), row(60), False), (pair, alone, True)):
+        image, options = np.outer(down, across), Options(background="none", centre=(255.5, 255.5))
+        found = pictures.prepare(picture(image), FRAME, options)
+        assert any("apart" in text or "regular" in text for text in found.doubts) == doubted
+        scaled = pictures.prepare(picture(image, scale=0.003), FRAME, options)
+        assert not any("apart" in text or "regular" in text for text in scaled.doubts)
+
+
+def test_a_centre_that_is_not_the_only_one_is_doubted():
+    """Equal spots of a lattice: the points between them are centres too."""
+    y, x = np.indices((256, 256))
+    image = np.exp(3 * (np.cos(2 * np.pi * x / 16) + np.cos(2 * np.pi * y / 16)))
+    lattice = pictures.prepare(picture(image), FRAME, Options(background="none", contrast="bright"))
+    assert any("--centre" in text for text in lattice.doubts)
+    assert inspection.find_centre(np.log1p(spots())).lead > pictures.UNCLEAR_CENTRE
 
 
 def test_a_logarithmic_picture_of_known_decades_is_brought_to_those_of_the_network():

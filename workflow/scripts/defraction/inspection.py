@@ -48,30 +48,37 @@ def _coarse(values: np.ndarray) -> tuple[np.ndarray, int]:
 def contrast(values: np.ndarray, seen: np.ndarray) -> float:
     """Positive for bright spots on a dark background, negative for dark ones; below 0.3 either way it is not clear.
 
-    The sum of two measures. The logarithm, within +-3, of how much more bright than dark blobs weigh: the determinant
+    The sum of three measures. The logarithm, within +-3, of how much more bright than dark blobs weigh: the determinant
     of the second derivatives where both curvatures have one sign, so that beam stops, edges and stripes, curved one
-    way only, count little. And `FADING` times how much brighter the middle of the picture is than its outer ring, as a
-    share of its range: what electrons make fades outwards. Pixels that are not `seen`, bool (y, x), do not count.
+    way only, count little. `FADING` times how much brighter the middle of the picture is than its outer ring, as a
+    share of its range: what electrons make fades outwards. And how much nearer the median is to the dark end of the
+    range than to the bright one: most pixels are background. Pixels that are not `seen`, bool (y, x), do not count.
     """
     small, _ = _coarse(np.where(seen, values, np.median(values[seen])))
     shown = _coarse(seen)[0] > 0.5
     bright, dark = (float(np.sum(_blobs(sign * small) ** 2)) for sign in (1, -1))
     least = 1e-12 * (bright + dark) + 1e-300
     blobs = np.clip(np.log((bright + least) / (dark + least)), -3, 3)
-    low, high = np.percentile(small[shown], [0.5, 99.5])
+    low, middle, high = np.percentile(small[shown], [0.5, 50, 99.5])
     y, x = (np.arange(n) - (n - 1) / 2 for n in small.shape)
     radius = np.hypot(y[:, None], x) / min(small.shape)
     inner, outer = shown & (radius < 0.25), shown & (radius > 0.3) & (radius < 0.48)
     if high == low or not inner.any() or not outer.any():
         return float(blobs)
-    return float(blobs + FADING * np.clip((small[inner].mean() - small[outer].mean()) / (high - low), -1, 1))
+    fading = np.clip((small[inner].mean() - small[outer].mean()) / (high - low), -1, 1)
+    return float(blobs + FADING * fading + (high + low - 2 * middle) / (high - low))
+
+
+def _blob_size(small: np.ndarray) -> float:
+    """`BLOB` in pixels of this coarse picture: spots of a small picture are small, but not below a pixel."""
+    return BLOB * float(np.clip(min(small.shape) / COARSE, 0.5, 1))
 
 
 def _blobs(values: np.ndarray) -> np.ndarray:
     """How strongly a coarse picture is curved downwards both ways at each pixel, 0 elsewhere and along the border."""
     from scipy.ndimage import gaussian_filter
 
-    sigma = BLOB * float(np.clip(min(values.shape) / COARSE, 2 / 3, 1))
+    sigma = _blob_size(values)
     yy, xx, xy = (gaussian_filter(values, sigma, order) for order in ((2, 0), (0, 2), (1, 1)))
     determinant = yy * xx - xy**2
     found = np.where((determinant > 0) & (yy + xx < 0), np.sqrt(np.abs(determinant)), 0)
@@ -101,7 +108,8 @@ def find_centre(values: np.ndarray, seen: np.ndarray | None = None) -> Centre:
         blobs = np.maximum(blobs - 2 * np.median(blobs[blobs > 0]), 0)
     shown &= _field_of_view(small)[0]
     weight = np.sqrt(np.minimum(blobs, np.percentile(blobs, 99.9))) * shown
-    fit = _own_inversion(gaussian_filter(np.clip(small, *np.percentile(small, [0.1, 99.9])), 1.5), shown)
+    smooth = gaussian_filter(np.clip(small, *np.percentile(small, [0.1, 99.9])), _blob_size(small))
+    fit = _own_inversion(smooth, shown)
     if weight.any():
         fit = fit + _convolved(weight, weight) / np.sum(weight**2)
     y, x = (np.arange(n) - (n - 1) / 2 for n in fit.shape)  # twice the distance from the middle of the picture
