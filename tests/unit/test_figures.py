@@ -25,6 +25,7 @@ STUDY = {
     "conditions": [
         {"kind": "strain", "host": "Al", "component": "xx", "values": [0.025, 0.04]},
         {"kind": "strain", "host": "Al", "component": "xy", "values": [0.03]},
+        {"kind": "strain", "host": "Al", "component": "xx", "values": [0.04], "elastic": "gpaw"},
         {"kind": "strain", "host": "Fe", "component": "xy", "values": [0.03]},
         {"kind": "thermal", "host": "Al", "supercell": [2, 2, 2], "temperatures": [300]},
         {"kind": "vacancy", "host": "Al", "supercell": [2, 2, 2]},
@@ -130,6 +131,9 @@ def test_figures_of_accuracies(study, output, root):
     accuracies.strain(table, catalogue, found, numbers, output("strain"))
     text = check(study, "strain")
     assert f"{100 * accuracy_of(study, 'al-strain-xx+4pct'):.1f} % at 4 %" in text and "2 training seeds" in text
+    computed = next(name for name, c in found.items() if c.settings.get("elastic") == "gpaw")
+    assert f"Al, computed constants, xx: {100 * accuracy_of(study, 'al-pristine'):.1f} % without strain, " in text
+    assert f"{100 * accuracy_of(study, computed):.1f} % at 4 %" in text
     accuracies.table2(table, catalogue, numbers, output("table2"))
     text = check(study, "table2")
     pooled = 100 * accuracy_of(study, "pooled-vacancy-high")

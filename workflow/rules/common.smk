@@ -314,20 +314,19 @@ def segments_of(task, wildcards):
 
 
 def segment_before(task):
-    """The marker of the segment before this one; segments count down to the job that writes the results, 0. In a job of
-    a cluster, where the record may be gone already, it is the one that the run's plan has put there; a segment that is
-    done keeps its own, which is gone by then.
+    """The marker of the segment before this one; segments count down to the job that writes the results, 0. A job of a
+    cluster, where the record may be gone already, follows the run's plan, which has put markers there or has not; all
+    segments then keep their inputs, those whose markers are gone again too, else the job would run them anew.
     """
 
     def marker(wildcards):
-        left = int(getattr(wildcards, "left", 0))
+        left = int(getattr(wildcards, "left", 0)) + 1
         folder = Path(f"results/first_principles/segments/{task}/{wildcards.condition}")
-        done, before = folder / f"{left}.json", folder / f"{left + 1}.json"
-        if left + 1 >= segments_of(task, wildcards):
+        if left >= segments_of(task, wildcards):
             return {}
-        if not (workflow.is_main_process or before.exists() or done.exists()):
+        if not workflow.is_main_process and not any(folder.glob("*.json")):
             return {}
-        return {"segment": str(before)}
+        return {"segment": f"{folder}/{left}.json"}
 
     return marker
 

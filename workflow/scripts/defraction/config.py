@@ -933,8 +933,7 @@ def plain(section: BaseModel) -> dict[str, Any]:
 
 
 def gpus_per_job(runtime: Runtime) -> int:
-    """The `gpu` resource of jobs that can use one, so that they take turns: 1 if one was asked for or this machine
-    shows one, else 0."""
+    """The `gpu` resource of jobs that can use one: 1 if one was asked for or this machine shows one, else 0."""
     shown = any(Path("/dev", name).exists() for name in ("nvidia0", "kfd"))
     return int(runtime.device == "gpu" or (runtime.device == "auto" and shown))
 

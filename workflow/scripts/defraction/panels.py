@@ -157,10 +157,10 @@ def _thermal(every: Sequence[Condition], axis: tuple) -> list[Panel]:
     if not found:
         return []
     host = found[0].host
-    ordered = sorted(
-        (c for c in found if c.host == host),
-        key=lambda c: (c.settings["protocol"] != "published", c.settings["temperature"]),
-    )
+    largest: dict[tuple, Condition] = {}
+    for c in sorted((c for c in found if c.host == host), key=_cells):
+        largest[c.settings["protocol"] != "published", c.settings["temperature"]] = c
+    ordered = [largest[key] for key in sorted(largest)]
     still = [Panel(ordered[0].control, axis, f"{host}, at rest")]
     return still + [Panel(c.id, axis, f"{host}, {c.parameter}") for c in ordered[:5]]
 

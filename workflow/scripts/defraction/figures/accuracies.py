@@ -106,16 +106,18 @@ def _shortened(rows: Sequence[Row]) -> list[Row]:
 def strain(
     table: Path, models: Path, conditions: Mapping[str, Condition], published: Sequence[Published], sheet: Sheet
 ) -> None:
-    """Label accuracy against single strain components, one curve per host; zero strain is the pristine control."""
+    """Label accuracy against single strain components, one curve per host and source of its elastic constants; zero
+    strain is the pristine control."""
     model, seeds, facts = headline(models)
     every = read(table)
     rows = {(r["model"], r["condition"]): r for r in every}
-    groups: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
     for c in conditions.values():
         if c.kind == "strain" and "mode" not in c.settings and (model, c.id) in rows:
-            groups.setdefault((c.settings["component"], c.host), []).append((c.settings["value"], c.id))
-    components = sorted({component for component, _ in groups}, key=lambda c: (c[0] != c[1], c))
-    hosts = sorted({host for _, host in groups})
+            source = ", computed constants" if c.settings.get("elastic") == "gpaw" else ""
+            groups.setdefault((c.settings["component"], c.host, source), []).append((c.settings["value"], c.id))
+    components = sorted({component for component, _, _ in groups}, key=lambda c: (c[0] != c[1], c))
+    curves = sorted({key[1:] for key in groups})
     figure, panels = plt.subplots(
         1, len(components), figsize=(min(DOUBLE, 3.5 * len(components)), 2.7), sharey=True, squeeze=False
     )
@@ -125,10 +127,10 @@ def strain(
         unit = 100 if normal else 1
         if component in ("xx", "xy"):
             _printed(panel, component)
-        for host, colour, marker in zip(hosts, sheet.colours, "os^Dvp", strict=False):
-            if (component, host) not in groups:
+        for (host, source), colour, marker in zip(curves, sheet.colours, "os^Dvp", strict=False):
+            if (component, host, source) not in groups:
                 continue
-            points = list(groups[component, host])
+            points = list(groups[component, host, source])
             if (model, f"{host.lower()}-pristine") in rows:
                 points.append((0.0, f"{host.lower()}-pristine"))
             points.sort()
@@ -143,9 +145,16 @@ def strain(
                 )
                 panel.fill_between(x, band.min(axis=1), band.max(axis=1), color=colour, alpha=0.15, lw=0)
             panel.errorbar(
-                x, y, [y - low, high - y], fmt=f"{marker}-", capsize=2, elinewidth=0.8, color=colour, label=host
+                x,
+                y,
+                [y - low, high - y],
+                fmt=f"{marker}-",
+                capsize=2,
+                elinewidth=0.8,
+                color=colour,
+                label=host + source,
             )
-            sentences.append(f"{host}, {component}: {percent(y[np.argmin(np.abs(x))])} without strain, ")
+            sentences.append(f"{host}{source}, {component}: {percent(y[np.argmin(np.abs(x))])} without strain, ")
             sentences[-1] += f"{percent(y[-1])} at {x[-1]:.3g}{' %' if normal else ' rad'}."
         panel.set_xlabel(rf"normal strain $\varepsilon_{{{component}}}$ [%]" if normal else
                          rf"shear strain $\gamma_{{{component}}}$ [rad]")  # fmt: skip
