@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from defraction import config, dataset
 from defraction.evaluation.predictions import read_predictions
 from defraction.learning import infer, labels, model, parallel, train
+from defraction.learning.resnet import BLOCKS
 from defraction.pattern_files import DIMENSIONS
 
 AXES = [(0, 0, 1), (0, 1, 1)]
@@ -238,6 +239,29 @@ def test_networks_take_one_channel_and_start_as_identity(architecture):
     assert network(torch.rand(2, 1, 32, 32)).shape == (2, 48)
     with pytest.raises(ValueError, match="resnet101"):
         model.build("resnet20", 48)
+
+
+@pytest.mark.parametrize("architecture", list(BLOCKS))
+def test_trained_weights_read_back_as_the_network_that_was_trained(architecture, tmp_path):
+    """The network for reading against torchvision's: the same names, and the same numbers to the last bit."""
+    torch.manual_seed(1)
+    trained = model.build(architecture, 5)
+    for part in trained.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            for values, low, high in ((part.weight, 0.5, 1.5), (part.bias, -0.5, 0.5), (part.running_var, 0.5, 2)):
+                torch.nn.init.uniform_(values, low, high)
+            torch.nn.init.normal_(part.running_mean, std=0.1)
+    card = {"architecture": architecture, "labels": ["a", "b", "c", "d", "e"]}
+    model.save(trained, card, tmp_path / "m.safetensors", tmp_path / "m.json")
+    read, _ = model.load(tmp_path / "m.safetensors", tmp_path / "m.json")
+    assert list(read.state_dict()) == list(trained.state_dict())
+    images = torch.rand(3, 1, 64, 64).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for training in (False, True):
+            assert torch.equal(read.train(training)(images), trained.train(training)(images))
+    (tmp_path / "m.json").write_text(json.dumps(card | {"architecture": "resnet20"}))
+    with pytest.raises(ValueError, match="resnet20"):
+        model.load(tmp_path / "m.safetensors", tmp_path / "m.json")
 
 
 def test_resampling_turns_shifts_and_magnifies_as_documented():

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+from defraction.learning.resnet import BLOCKS, ResNet
 
 
 def build(architecture: str, labels: int) -> nn.Module:
@@ -20,8 +19,10 @@ def build(architecture: str, labels: int) -> nn.Module:
     Its first convolution takes one grey channel; the last batch norm of every residual block starts at zero, so that
     each block begins as the identity (Goyal et al. 2017, arXiv:1706.02677). Raises ValueError for an unknown name.
     """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"learning.architecture is {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
+    if architecture not in BLOCKS:
+        raise ValueError(f"learning.architecture is {architecture!r}; allowed: {', '.join(BLOCKS)}")
+    import torchvision
+
     network = getattr(torchvision.models, architecture)(num_classes=labels, zero_init_residual=True)
     grey = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(grey.weight, mode="fan_out", nonlinearity="relu")
@@ -50,7 +51,11 @@ def write_card(card: Mapping[str, Any], path: Path | str) -> None:
 def load(weights: Path | str, card_path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     """Read a network and its card, in evaluation mode; raises ValueError if weights and card do not belong together."""
     card = json.loads(Path(card_path).read_text(encoding="utf-8"))
-    network = build(card["architecture"], len(card["labels"]))
+    if card["architecture"] not in BLOCKS:
+        raise ValueError(f"{card_path}: unknown architecture {card['architecture']!r}; known: {', '.join(BLOCKS)}")
+    with torch.device("meta"):
+        network = ResNet(card["architecture"], len(card["labels"]))
+    network = network.to_empty(device="cpu").to(memory_format=torch.channels_last)
     try:
         network.load_state_dict(load_file(str(weights)))
     except RuntimeError as error:
