@@ -2,10 +2,10 @@
 
     python benchmarks/first_principles.py lattice --host Al --mesh 11 13 17 21 25
     python benchmarks/first_principles.py shear --mesh 25 29 33 37 --width 0.2 0.4
-    python benchmarks/first_principles.py elastic --mesh 33 --width 0.4
+    python benchmarks/first_principles.py elastic --cutoff 200 --mesh 33 --width 0.4
     python benchmarks/first_principles.py vacancy --host Al --supercell 2 --mesh 4 6 8
     python benchmarks/first_principles.py library
-    python benchmarks/first_principles.py motion --supercell 2 --temperature 300 --seeds 3
+    python benchmarks/first_principles.py motion --protocol published --supercell 2 --temperature 300 --seeds 3
     python benchmarks/first_principles.py tables        (writes what was found into docs/validation.md)
 
 Cells have the lattice constant of the preset `paper` (resources/structures/lattice) or that of --lattice-parameter.
@@ -20,27 +20,34 @@ import logging
 import math
 import os
 import re
+import statistics
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+from ase.data import atomic_masses  # noqa: E402
 from ase.io import read  # noqa: E402
 
 from defraction.first_principles import aimd, elastic, formation, lattice, relax  # noqa: E402
 from defraction.first_principles.calculator import Ladder, calculator  # noqa: E402
+from defraction.first_principles.debye import rms_component  # noqa: E402
 from defraction.first_principles.library import Library  # noqa: E402
 from defraction.first_principles.settings import settings_for  # noqa: E402
 from defraction.hosts import read_hosts, unit_cell  # noqa: E402
+from defraction.published import read_displacements  # noqa: E402
 from defraction.site_displacements import shells, sites_of  # noqa: E402
 
 RESULTS = ROOT / "resources/validation"
+LIBRARY = ROOT / "resources/structures"
 STATE = ROOT / "results/.restart/validation"
 GIGAPASCAL = 160.21766208  # in eV/Å^3
+NOT_YET = "not computed yet"
 
 
 class Table:
@@ -185,7 +192,7 @@ def run_vacancy(arguments, hosts) -> None:
 def run_library(arguments, hosts) -> None:
     """Formation energies of the vacancies in resources/structures; perfect crystal as in `run_vacancy`."""
     table = Table("vacancy-library")
-    for entry in Library(ROOT / "resources/structures").entries:
+    for entry in Library(LIBRARY).entries:
         n, defect = entry.params["supercell"], entry.params.get("defect") or {}
         if defect.get("kind") != "vacancy" or entry.params["first_principles"]["preset"] != arguments.preset:
             continue
@@ -226,8 +233,7 @@ def run_motion(arguments, hosts) -> None:
         )  # fmt: skip
 
         def compute(folder, log, settings=settings):
-            theta = getattr(host, "debye_temperature", None)
-            _, summary = aimd.run(atoms, settings, calculator, folder, log, debye_temperature=theta)
+            _, summary = aimd.run(atoms, settings, calculator, folder, log)
             return {k: v for k, v in summary.items() if k != "settings"}
 
         key = {"seed": seed, **{k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}}
@@ -239,17 +245,14 @@ def tables() -> dict[str, str]:
     out = {}
     for path in sorted(RESULTS.glob("*.json")):
         rows = json.loads(path.read_text())["rows"]
-        if path.stem.startswith("motion"):
-            lines = [MOTION, "|---|---|---|---|---|---|---|---|"]
-            lines += [_motion(row) for row in rows]
-        else:
-            kind = path.stem.partition("-")[0]
-            head, cells = TABLES["library" if path.stem == "vacancy-library" else kind]
-            lines = [f"| {' | '.join(head)} | CPU s |", "|---" * (len(head) + 1) + "|"]
-            lines += [f"| {' | '.join(cells(row))} | {row['cpu_seconds']:.0f} |" for row in rows]
+        kind = path.stem.partition("-")[0]
+        if kind == "motion":
+            continue
+        head, cells = TABLES["library" if path.stem == "vacancy-library" else kind]
+        lines = [f"| {' | '.join(head)} | CPU s |", "|---" * (len(head) + 1) + "|"]
+        lines += [f"| {' | '.join(cells(row))} | {row['cpu_seconds']:.0f} |" for row in rows]
         out[path.stem] = "\n".join(lines)
-    out["shells"] = _shells()
-    return out
+    return out | {"shells": _shells(), "motion-article": _flights(), "motion-debye": _equilibrium()}
 
 
 def _mesh(points: list[int]) -> str:
@@ -274,9 +277,9 @@ TABLES = {
     ),
     "shear": (["cutoff, mesh, width", "C44 [GPa]"], lambda row: [*_electronic(row), f"{row['c44']:.1f}"]),
     "elastic": (
-        ["cutoff, mesh, width", "C11", "C12", "C44 [GPa]", "misfit of the shears [GPa]"],
+        ["cutoff, mesh, width", "a [Å]", "C11", "C12", "C44 [GPa]", "misfit of the shears [GPa]"],
         lambda row: (
-            _electronic(row)
+            [*_electronic(row), f"{row['lattice_parameter']:.4f}"]
             + [f"{row[c]:.1f}" for c in ("c11", "c12", "c44")]
             + [f"{row['fit_residual']['shear']:.2f}"]
         ),
@@ -296,10 +299,8 @@ TABLES = {
 }
 """Columns of a table and what a row puts into them, by the first word of its file."""
 
-MOTION = (
-    "| seed | snapshots | temperature [K] | rms x [Å] | largest x [Å] | below 0.04, 0.08 in x | largest length [Å] | "
-    "below 0.04, 0.08 |"
-)
+MOTIONS = [(kelvin, n) for kelvin in (100, 300) for n in (3, 2)]
+"""Temperature [K] and cells along each edge of the runs of molecular dynamics of Al in the tables."""
 
 
 def _groups(groups: list[dict]) -> str:
@@ -309,13 +310,101 @@ def _groups(groups: list[dict]) -> str:
     return ", ".join([*parts, f"{rest} below 0.001" if rest else ""]).rstrip(", ")
 
 
-def _motion(row: dict) -> str:
-    mean = row["mean"]
-    cells = [row["key"]["seed"], len(row["snapshots"]), f"{sum(row['temperatures']) / len(row['temperatures']):.0f}"]
-    cells += [f"{mean['x_rms']:.3f}", f"{mean['x_largest']:.3f}"]
-    cells += [f"{mean['x_below_0.04']:.1f}, {mean['x_below_0.08']:.1f}", f"{mean['length_largest']:.3f}"]
-    cells += [f"{mean['length_below_0.04']:.1f}, {mean['length_below_0.08']:.1f}"]
-    return f"| {' | '.join(map(str, cells))} |"
+class Motion(NamedTuple):
+    """Molecular dynamics of one kind: statistics and temperature [K] of every snapshot, number of flights, settings."""
+
+    snapshots: list[dict]
+    temperatures: list[float]
+    flights: int
+    settings: dict
+
+    def values(self, key: str) -> list[float]:
+        return [snapshot[key] for snapshot in self.snapshots]
+
+    def words(self) -> str:
+        """Cutoff, mesh and course of a flight."""
+        electronic, section = self.settings["electronic"], self.settings["aimd"]
+        if section["protocol"] == "equilibrated":
+            steps = f"{section['equilibration']} + {section['snapshots']} x {section['every']}"
+        else:
+            steps = section["steps"]
+        return f"{electronic['cutoff']:g} eV, {_mesh(electronic['kpoints'])}, {steps} x {section['timestep']:g} fs"
+
+
+def _motion(kelvin: int, protocol: str, n: int) -> Motion | None:
+    """From the entry of the library, or else from what `run_motion` has computed; None if there is neither."""
+    own = "equilibrated-" if protocol == "equilibrated" else ""
+    name = f"al-thermal-{own}{kelvin}K-{n}x{n}x{n}"
+    entry = next((entry for entry in Library(LIBRARY).entries if entry.stem.name == name), None)
+    path = RESULTS / f"motion-al-{protocol}-{kelvin}K-{n}x{n}x{n}.json"
+    if entry is not None:
+        summaries = [json.loads(entry.file("json").read_text())]
+    elif path.exists():
+        summaries = json.loads(path.read_text())["rows"]
+    else:
+        return None
+    courses = [{**summary["settings"]["aimd"], "seed": None} for summary in summaries]
+    if any(course != courses[0] for course in courses):
+        raise ValueError(f"{path.name}: its rows were computed at different settings, so no mean is theirs")
+    return Motion(
+        [snapshot for summary in summaries for snapshot in summary["snapshots"]],
+        [temperature for summary in summaries for temperature in summary["temperatures"]],
+        sum(summary["settings"]["aimd"].get("flights", 1) for summary in summaries),
+        summaries[0]["settings"],
+    )
+
+
+def _spread(values: list[float], digits: int, mean: float | None = None) -> str:
+    """Mean (or `mean`) and standard deviation (n - 1); of a single value that alone."""
+    mean = statistics.mean(values) if mean is None else mean
+    return f"{mean:.{digits}f}" + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def _flights() -> str:
+    """The protocol `published` beside the article's numbers, in both readings."""
+    head = ["T [K]", "atoms", "settings", "flights", "T at the end", "reading", "largest [Å]"]
+    head += ["atoms below 0.04 Å (300 K: 0.08 Å)", "share"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    published = read_displacements(ROOT / "resources/paper/displacements.csv")
+    for kelvin in sorted({kelvin for kelvin, _ in MOTIONS}):
+        numbers = {p.quantity: p.value for p in published if p.condition == f"al-thermal-{kelvin}K-3x3x3"}
+        ((quantity, count),) = ((q, value) for q, value in numbers.items() if q.startswith("x_atoms:0:"))
+        below = quantity.rpartition(":")[2]
+        cells = ["**article**", "", "", "not stated", f"{numbers['x_largest']:g}", f"{count:g}"]
+        lines.append(f"| {kelvin} | 108 | {' | '.join(cells)} | {count / 108:.0%} |")
+        for n in (n for temperature, n in MOTIONS if temperature == kelvin):
+            found, atoms = _motion(kelvin, "published", n), 4 * n**3
+            if found is None:
+                lines.append(f"| {kelvin} | {atoms} | {NOT_YET} |" + " |" * (len(head) - 3))
+                continue
+            for key, reading in (("x", "x component"), ("length", "length")):
+                inside = found.values(f"{key}_below_{below}")
+                cells = [found.words(), str(found.flights), _spread(found.temperatures, 0), reading]
+                cells += [_spread(found.values(f"{key}_largest"), 3), _spread(inside, 1)]
+                share = statistics.mean(inside) / atoms
+                lines.append(f"| {kelvin} | {atoms} | {' | '.join(cells)} | {share:.0%} |")
+    return "\n".join(lines)
+
+
+def _equilibrium() -> str:
+    """The protocol `equilibrated` beside the Debye model: root mean squares of one component [Å]."""
+    head = ["T [K]", "atoms", "settings", "flights x snapshots", "T found", "x", "length / √3"]
+    head += ["Debye, waves of the cell", "Debye, all waves", "and zero-point motion"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    theta = read_hosts(ROOT / "resources/hosts.csv")["Al"].debye_temperature
+    for kelvin, n in MOTIONS:
+        found, atoms = _motion(kelvin, "equilibrated", n), 4 * n**3
+        debye = rms_component(kelvin, theta, float(atomic_masses[13]))
+        model = [math.sqrt(1 - atoms ** (-1 / 3)) * debye["classical"], debye["classical"], debye["quantum"]]
+        cells = [NOT_YET, "", "", "", ""]
+        if found is not None:
+            cells = [found.words(), f"{found.flights} x {len(found.snapshots) // found.flights}"]
+            cells += [_spread(found.temperatures, 0)]
+            for key, part in (("x_rms", 1.0), ("length_rms", math.sqrt(1 / 3))):
+                values = [part * value for value in found.values(key)]
+                cells.append(_spread(values, 3, math.sqrt(statistics.mean(value**2 for value in values))))
+        lines.append(f"| {kelvin} | {atoms} | {' | '.join(cells + [f'{value:.3f}' for value in model])} |")
+    return "\n".join(lines)
 
 
 def _shells() -> str:
@@ -324,7 +413,7 @@ def _shells() -> str:
         "| entry | mesh | distance [Å] | atoms | away from the defect [Å] | length [Å] |",
         "|---|---|---|---|---|---|",
     ]
-    for entry in Library(ROOT / "resources/structures").entries:
+    for entry in Library(LIBRARY).entries:
         one_defect = "kind" in (entry.params.get("defect") or {})
         if not one_defect or entry.params["first_principles"]["preset"] != "paper":
             continue
@@ -341,11 +430,19 @@ def _shells() -> str:
 def run_tables(arguments, hosts) -> None:
     """Put the tables into docs/validation.md, between `<!-- table NAME -->` and `<!-- end -->`."""
     path = ROOT / "docs/validation.md"
-    text = path.read_text()
-    for name, table in tables().items():
+    path.write_text(with_tables(path.read_text(), tables()))
+
+
+def with_tables(text: str, found: dict[str, str]) -> str:
+    """`text` with every table of `found` between its marks; ends with an error if a table has no mark to stand at."""
+    for name, table in found.items():
         pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.DOTALL)
-    path.write_text(text)
+        text, times = re.subn(
+            pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.DOTALL
+        )
+        if not times:
+            sys.exit(f"docs/validation.md: no place for this table; write <!-- table {name} --> and <!-- end --> there")
+    return text
 
 
 def main() -> None:

@@ -11,13 +11,16 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 import small_study
+from repository import copy_repository
 
 from defraction import cli, digest, provenance
+from defraction import config as configuration
 from defraction.lineage.crate import METADATA, write_crate
 from defraction.lineage.study import Study, contents
 
@@ -219,3 +222,136 @@ def test_prov_without_hosts_and_as_prov_n(study, tmp_path):
     assert text.startswith("document") and text.rstrip().endswith("endDocument")
     assert f"on {platform.node()}," not in text and str(tmp_path) not in text and "clone" not in text
     assert isinstance(run(cli.app, ["export", "prov", "s.doc"]).exception, ValueError)
+
+
+# --- the real workflow: the configuration that ran, and the jobs behind cells that were shipped -----------------------
+
+SHIPPED = "resources/structures/al-vacancy-2x1x1"
+TARGETS = ("results/structures/al-vacancy-2x1x1.cif", "results/conditions.csv")
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory):
+    """Two cheap jobs of the workflow, one of which takes a shipped cell, run with a configuration outside of `config/`
+    and a key on the command line."""
+    folder = tmp_path_factory.mktemp("crates") / "defraction"
+    copy_repository(root, folder, "tests", "docs", "benchmarks")
+    raw = yaml.safe_load((root / "config/smoke.yaml").read_text())
+    raw["first_principles"]["source"] = "library"
+    raw["runtime"] = {"cache": str(folder.parent / "private/shelf")}
+    (folder.parent / "own.yaml").write_text(yaml.safe_dump(raw))
+    chosen = ["--configfile", "../own.yaml", "--config", "seed=7"]
+    snakemake(folder, *chosen, "--", *TARGETS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(finished):
+    write_crate(Study.load(finished), finished.parent / "crate", "test", LICENCE)
+    return finished.parent / "crate"
+
+
+def test_the_configuration_that_ran_is_kept_once_and_changes_no_plan(finished, exported):
+    (kept,) = (finished / "results/configurations").iterdir()
+    ran = json.loads(kept.read_text())
+    assert ran["seed"] == 7 and ran["first_principles"]["source"] == "library"
+    assert ran == configuration.plain(configuration.validate(ran)), "complete, and accepted as it stands"
+    for record in Study.load(finished).records:
+        assert record["configuration"]["path"] == str(kept.relative_to(finished))
+        assert record["configuration"]["sha256"] == provenance.sha256(kept)
+        assert "configuration" not in record["params"]
+    run = ["--dry-run", "--config", "seed=7", "presentation={colour: '#000000'}"]
+    assert "Nothing to be done" in snakemake(finished, "--configfile", "../own.yaml", *run, "--", *TARGETS)
+    entities = graph(exported)
+    name = f"results/configurations/{kept.name}"
+    assert name in {reference["@id"] for reference in listed(entities["#run"]["object"])}
+    assert (exported / name).read_bytes() == kept.read_bytes()
+
+
+def test_the_workflow_runs_in_an_unpacked_crate(exported, tmp_path, validate):
+    with zipfile.ZipFile(tmp_path / "crate.zip", "w") as archive:
+        for path in sorted(exported.rglob("*")):
+            archive.write(path, path.relative_to(exported))
+    subprocess.run(
+        [sys.executable, "-m", "zipfile", "-e", str(tmp_path / "crate.zip"), str(tmp_path / "out")], check=True
+    )
+    assert "structure_point" in snakemake(tmp_path / "out", "--dry-run")
+    (kept,) = (exported / "results/configurations").iterdir()
+    same = ["--configfile", str(kept.relative_to(exported))]
+    assert "Nothing to be done" in snakemake(exported, "--dry-run", *same, "--", *TARGETS)
+    assert "vacancy" in snakemake(tmp_path / "out", *same, "--forcerun", "structure_point", "--", TARGETS[0])
+    assert (tmp_path / "out" / TARGETS[0]).read_bytes() == (exported / TARGETS[0]).read_bytes()
+    assert validate(exported)["passed"]
+
+
+def test_crate_leads_to_the_job_behind_a_shipped_cell(finished, exported):
+    entities = graph(exported)
+    record, lattice = (json.loads((finished / f"resources/structures/{n}.record.json").read_text())
+                       for n in ("al-vacancy-2x1x1", "lattice/Al-smoke"))  # fmt: skip
+    assert (exported / f"{SHIPPED}.record.json").read_bytes() == (finished / f"{SHIPPED}.record.json").read_bytes()
+    (made,) = (e for e in entities.values() if {"@id": f"{SHIPPED}.extxyz"} in listed(e.get("result", [])))
+    assert {r["@id"] for r in made["result"]} == {f"{SHIPPED}.{suffix}" for suffix in ("extxyz", "json", "gpaw.txt")}
+    assert record["code"]["digest"] in made["description"] and "earlier study" in made["description"]
+    assert entities[made["instrument"]["@id"]]["softwareVersion"] == record["code"]["digest"]
+    packages = {entities[r["@id"]]["name"]: entities[r["@id"]]["softwareVersion"]
+                for r in entities[made["instrument"]["@id"]]["softwareRequirements"]}  # fmt: skip
+    assert packages["gpaw"] == record["environment"]["packages"]["gpaw"]["version"]
+    values = {e["name"]: e["value"] for r in made["object"] if (e := entities[r["@id"]])["@type"] == "PropertyValue"}
+    assert json.loads(values["supercell"]) == record["params"]["supercell"]
+    costs = [entities[r["@id"]] for r in made["resourceUsage"]]
+    assert str(record["cpu_seconds"]) in {e["value"] for e in costs}
+    # and on, to the lattice constant that this job read
+    (constant,) = (r["@id"] for r in made["object"] if r["@id"].endswith(".json"))
+    (before,) = (e for e in entities.values() if {"@id": constant} in listed(e.get("result", [])))
+    assert constant == "resources/structures/lattice/Al-smoke.json"
+    assert lattice["code"]["digest"] in before["description"]
+    assert {made["@id"], before["@id"]} <= {r["@id"] for r in entities["./"]["mentions"]}
+    # jobs of another study are no steps of this run
+    for control in (e for e in entities.values() if e["@type"] == "ControlAction"):
+        assert not {made["@id"], before["@id"]} & {r["@id"] for r in listed(control["object"])}
+
+
+def test_prov_leads_to_the_job_behind_a_shipped_cell(finished):
+    model = pytest.importorskip("prov.model", reason="the package prov is not installed: pip install 'prov[rdf]'")
+    from defraction.lineage.prov import prov_document
+
+    document = prov_document(Study.load(finished))
+    names = {e.identifier.localpart: e for e in document.get_records(model.ProvEntity)}
+    maker = {}
+    for made in document.get_records(model.ProvGeneration):
+        file, job = (value.localpart for _, value in made.formal_attributes[:2])
+        maker[file] = job
+    read: dict[str, set[str]] = {}
+    for used in document.get_records(model.ProvUsage):
+        job, file = (value.localpart for _, value in used.formal_attributes[:2])
+        read.setdefault(job, set()).add(file)
+    assert {"resources/structures/al-vacancy-2x1x1.extxyz", "results/conditions.csv"} <= names.keys()
+    assert maker[f"{SHIPPED}.extxyz"] == f"relax/{SHIPPED}"
+    assert (
+        maker[next(f for f in read[f"relax/{SHIPPED}"] if "lattice" in f)]
+        == "lattice/resources/structures/lattice/Al-smoke"
+    )
+    assert any(name.startswith("results/configurations/") for name in read["conditions_table/results/conditions"])
+
+
+def test_without_hosts_configurations_and_shipped_records_lose_folders_too(finished, tmp_path, validate):
+    with open(finished / "config/smoke.yaml", "a") as file:
+        file.write(f"# {tmp_path}/notes/here\n")
+    write_crate(Study.load(finished), tmp_path / "crate", "test", LICENCE, with_hosts=False)
+    for path in (tmp_path / "crate").rglob("*"):
+        text = "" if path.is_dir() else path.read_text(errors="replace")
+        assert "private/shelf" not in text and str(tmp_path) not in text and str(finished) not in text, path
+    assert not (tmp_path / "crate/config/smoke.yaml").exists() and (tmp_path / "crate/config/config.yaml").exists()
+    (kept,) = (tmp_path / "crate/results/configurations").iterdir()
+    assert json.loads(kept.read_text())["runtime"]["cache"] == "shelf"
+    for record in Study.load(tmp_path / "crate").records:
+        assert record["configuration"]["sha256"] == provenance.sha256(kept)
+    provenance.read_record(tmp_path / "crate" / f"{SHIPPED}.record.json")
+    assert validate(tmp_path / "crate")["passed"]

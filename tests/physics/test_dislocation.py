@@ -45,6 +45,26 @@ def images_along_the_line(atoms):
     return np.concatenate([atoms.positions + np.array([0, 0, k * atoms.cell[2, 2]]) for k in (-1, 0, 1)])
 
 
+@pytest.mark.parametrize("name", CUBIC)
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_matscipy_solves_the_same_problem(name, character):
+    """Another program of Stroh's formalism, with the same jump: displacements agree to rounding."""
+    peer = pytest.importorskip("matscipy.dislocation")
+    host = HOSTS[name]
+    structure = host.crystal_structure
+    vectors = (FRAMES if character == "edge" else ALONG_B)[structure]
+    in_crystal = {"edge": vectors[0], "screw": vectors[2], "mixed": MIXED[structure]}[character]
+    burgers = host.lattice_parameter * in_crystal
+    points = points_around_the_line(3)
+    other = peer.AnisotropicDislocation(vectors, vectors[1], vectors[2], burgers, host.c11, host.c12, host.c44)
+    expected = other.displacement(np.column_stack([points, np.zeros(len(points))]))
+    stiffness = rotate_stiffness(cubic_stiffness(host.c11, host.c12, host.c44), vectors)
+    axes = vectors / np.linalg.norm(vectors, axis=1)[:, None]
+    found = line_displacement(points, axes @ burgers, stiffness)
+    # 1.4e-13 at worst (W, all but isotropic, where roots lie near each other)
+    assert np.abs(found - expected).max() < 1e-12 * np.linalg.norm(burgers)
+
+
 @pytest.mark.parametrize("poisson", [0.2, 0.345])
 def test_isotropic_limit(poisson):
     """Hirth and Lothe (1982), eq. 3-45 and 3-46, up to a rigid shift.

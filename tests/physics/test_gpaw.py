@@ -14,7 +14,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from defraction.first_principles import lattice, relax, worker
+from defraction.first_principles import aimd, lattice, relax, worker
 from defraction.first_principles.calculator import Ladder, calculator
 from defraction.first_principles.ranks import calculators
 from defraction.first_principles.settings import settings_for
@@ -184,33 +184,80 @@ def off_its_site() -> tuple[Atoms, dict]:
     return atoms, settings_for("Al", "smoke", "relax", overrides={"electronic": electronic, "relax": ends})
 
 
+def warm() -> tuple[Atoms, dict]:
+    """The same two atoms in a thermostat: 28 steps by the preset smoke, at the limits above."""
+    atoms, tight = off_its_site()
+    overrides = {"electronic": tight["electronic"], "aimd": {"equilibration": 24, "snapshots": 2, "every": 2}}
+    course = {"temperature": 300, "protocol": "equilibrated", "seed": 3}
+    return atoms, settings_for("Al", "smoke", "aimd", overrides=overrides, **course)
+
+
 KILLED_JOB = """
 import sys
 import test_gpaw as t
-t.relax.relax(*t.off_its_site(), t.calculator, t.Path(sys.argv[1]))
+t.{compute}(*t.{task}(), t.calculator, t.Path(sys.argv[1]))
 """
+
+
+def killed(compute: str, task: str, frames: Path, geometries: int) -> bytes:
+    """Start a computation in a process of its own, end it with `kill -9` once so many geometries are in `frames`, and
+    return the whole lines that survived."""
+    path = os.pathsep.join([str(Path(relax.__file__).parents[2]), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    program = KILLED_JOB.format(compute=compute, task=task)
+    job = subprocess.Popen([sys.executable, "-c", program, str(frames.parent)], env=environment)
+    deadline = time.monotonic() + 600
+    try:
+        while not frames.exists() or frames.read_bytes().count(b"\n") < 1 + geometries:  # the fingerprint comes first
+            assert job.poll() is None, "the job ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        job.send_signal(signal.SIGKILL)
+    assert job.wait() == -signal.SIGKILL
+    survived = frames.read_bytes()
+    return survived[: survived.rfind(b"\n") + 1]
 
 
 def test_a_relaxation_killed_with_kill_9_ends_where_the_unbroken_one_does(tmp_path):
     """The next density starts from atoms instead of from the last wave functions: forces differ by less than 5e-6 eV/Å,
     positions by that over the 10 eV/Å² that hold an atom of silicon."""
-    path = os.pathsep.join([str(Path(relax.__file__).parents[2]), str(Path(__file__).parent)])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    job = subprocess.Popen([sys.executable, "-c", KILLED_JOB, str(tmp_path / "killed")], env=environment)
-    frames, deadline = tmp_path / "killed/relax.jsonl", time.monotonic() + 120
-    while not frames.exists() or frames.read_bytes().count(b"\n") < 3:  # settings and two geometries
-        assert job.poll() is None, "the job ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    job.send_signal(signal.SIGKILL)
-    assert job.wait() == -signal.SIGKILL
-    survived = frames.read_bytes()
-    survived = survived[: survived.rfind(b"\n") + 1]
+    frames = tmp_path / "killed/relax.jsonl"
+    survived = killed("relax.relax", "off_its_site", frames, 2)
     resumed, summary = relax.relax(*off_its_site(), calculator, tmp_path / "killed")
     assert frames.read_bytes().startswith(survived), "resumed, not begun anew"
     unbroken, expected = relax.relax(*off_its_site(), calculator, tmp_path / "unbroken")
     assert summary["steps"] == expected["steps"] > survived.count(b"\n") - 1
     assert np.abs(resumed.positions - unbroken.positions).max() < 1e-6
+
+
+def test_molecular_dynamics_killed_with_kill_9_follows_the_unbroken_run(tmp_path):
+    """Over at least 20 further steps, in every position and momentum.
+
+    A force that is wrong by f moves a vibrating atom by at most 2 f/k, and by pi n f/k in n periods if it keeps their
+    time: in the 112 fs of this run (two periods of the mode in which the atoms of silicon move against each other,
+    k = 10 eV/Å^2 at the least) by 3e-6 Å, with the 5e-6 eV/Å that self-consistency leaves. Momenta follow by
+    mass times frequency, 28 in ASE's units. Noise drawn anew or a step made twice would show as 0.005 Å at once: so far
+    does the thermostat throw an atom in one step.
+    """
+    frames = tmp_path / "killed/aimd.jsonl"
+    survived = killed("aimd.run", "warm", frames, 4)
+    aimd.run(*warm(), calculator, tmp_path / "killed")
+    assert frames.read_bytes().startswith(survived), "resumed, not begun anew"
+    aimd.run(*warm(), calculator, tmp_path / "unbroken")
+    resumed, unbroken = (
+        [json.loads(line) for line in (tmp_path / name / "aimd.jsonl").read_text().splitlines()[1:]]
+        for name in ("killed", "unbroken")
+    )
+    done = survived.count(b"\n") - 1
+    assert len(resumed) == len(unbroken) == 29
+    assert len(resumed) - done >= 20, "the kill came too late"
+    for key, tolerance in (("positions", 1e-5), ("momenta", 3e-4)):
+        first, second = (np.array([frame[key] for frame in run]) for run in (resumed, unbroken))
+        assert np.abs(first - second).max() < tolerance, key
+    # The atoms have moved against each other by far more than that since the kill.
+    apart = np.diff(np.array([frame["positions"] for frame in unbroken]), axis=1)[:, 0]
+    assert np.linalg.norm(apart[-1] - apart[done - 1]) > 0.01
 
 
 LONG_JOB = """

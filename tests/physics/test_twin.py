@@ -146,8 +146,9 @@ def test_the_control_has_the_same_outline_and_no_boundary(host):
     first = bonds(control, inner[0], reach)
     assert all(same_set(bonds(control, index, reach), first) for index in inner)
     for piece in (atoms, control):
-        assert piece.positions[:, 1].min() == pytest.approx((heights[1] - heights[0]) / 2, abs=1e-5)
-        assert piece.positions[:, 1].max() == pytest.approx(piece.cell[1, 1] - (heights[1] - heights[0]) / 2, abs=1e-5)
+        spacing = heights[1] - heights[0]  # left out above and below, so that images face each other across a plane
+        assert piece.positions[:, 1].min() == pytest.approx(spacing, abs=1e-5)
+        assert piece.positions[:, 1].max() == pytest.approx(piece.cell[1, 1] - spacing, abs=1e-5)
 
 
 def test_impossible_settings_are_refused():
@@ -177,9 +178,9 @@ def test_a_stack_alternates_between_matrix_and_twin(stack):
     boundaries = np.array(atoms.info["boundaries"])
     assert len(boundaries) == 4
     assert np.allclose(np.diff(boundaries), planes * spacing)
-    # the outermost lamellae are as thick as the others, half a plane's distance of them left out at the faces
-    assert boundaries[0] == pytest.approx((planes - 0.5) * spacing)
-    assert atoms.cell[1, 1] - boundaries[-1] == pytest.approx((planes - 0.5) * spacing)
+    # the outermost lamellae are as thick as the others, their last plane left out at the faces
+    assert boundaries[0] == pytest.approx(planes * spacing)
+    assert atoms.cell[1, 1] - boundaries[-1] == pytest.approx(planes * spacing)
     plane, heights = plane_numbers(atoms)
     assert len(heights) == 5 * planes - 1
     assert np.allclose(np.diff(heights), spacing, atol=2e-6)
@@ -236,7 +237,7 @@ def test_every_host_takes_a_single_boundary(name):
     atoms = build(host, {"size": size})
     vectors, per_period = FRAMES[host.crystal_structure]
     spacing = host.lattice_parameter * np.linalg.norm(vectors[1]) / per_period
-    planes = (round(atoms.cell[1, 1] / spacing) + 1) // 2
+    planes = round(atoms.cell[1, 1] / spacing) // 2
     two = build(host, {"size": size, "thickness": planes * spacing})
     assert two.info["boundaries"] == pytest.approx([atoms.cell[1, 1] / 2])
     assert same_set(two.positions, atoms.positions)

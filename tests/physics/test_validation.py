@@ -14,7 +14,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
 
-from defraction.first_principles import formation, relax
+from defraction.first_principles import aimd, formation, relax
 from defraction.first_principles.aimd import displacement_statistics, thermal_momenta
 from defraction.first_principles.settings import settings_for
 
@@ -98,9 +98,105 @@ def test_vacancies_cost_what_they_should(root):
 
 def test_elastic_constants_of_aluminium_are_those_measured(root):
     """Within a tenth of Kamm and Alers 1964 (10.1063/1.1713309), extrapolated to 0 K [GPa]."""
-    (row,) = [r for r in rows(root, "elastic-al") if r["key"]["kpoints"] == [33, 33, 33]]
-    for name, measured in {"c11": 114.3, "c12": 61.9, "c44": 31.6}.items():
-        assert row[name] == pytest.approx(measured, rel=0.1), name
+    found = [row for row in rows(root, "elastic-al") if row["key"]["kpoints"] == [33, 33, 33]]
+    assert found
+    for row in found:
+        for name, measured in {"c11": 114.3, "c12": 61.9, "c44": 31.6}.items():
+            assert row[name] == pytest.approx(measured, rel=0.1), name
+
+
+def test_the_row_of_elastic_constants_has_the_electronic_settings_of_the_preset_laptop(root):
+    """Those of `paper` differ in the cutoff alone."""
+    (row,) = [r for r in rows(root, "elastic-al") if r["key"]["lattice_parameter"] == 4.0408]
+    presets = [settings_for("Al", preset, "elastic")["electronic"] for preset in ("laptop", "paper")]
+    assert row["settings"]["electronic"] == presets[0] == {**presets[1], "cutoff": 200.0}
+
+
+@pytest.fixture
+def library(benchmark, tmp_path, monkeypatch):
+    """For the tables of molecular dynamics: EMT's runs in the place of two entries of the library, and three flights of
+    32 atoms at 300 K as rows of the script; all else is absent."""
+    entries, results = tmp_path / "entries", tmp_path / "results"
+    for name, folder in (("LIBRARY", entries), ("RESULTS", results)):
+        folder.mkdir()
+        monkeypatch.setattr(benchmark, name, folder)
+    summaries = {}
+    for kelvin, protocol, n in ((300, "published", 3), (100, "equilibrated", 2)):
+        overrides = {"aimd": {"flights": 2, "equilibration": 6, "every": 2}}
+        settings = settings_for(
+            "Al", "laptop", "aimd", temperature=kelvin, protocol=protocol, supercell=[n] * 3, overrides=overrides
+        )
+        atoms = bulk("Al", cubic=True, a=3.994) * (n, n, n)
+        summary = aimd.run(atoms, settings, lambda *_: EMT(), tmp_path / f"{kelvin}")[1]
+        name = f"al-thermal-{'equilibrated-' * (protocol == 'equilibrated')}{kelvin}K-{n}x{n}x{n}"
+        (entries / f"{name}.json").write_text(json.dumps(summary))
+        (entries / f"{name}.record.json").write_text(json.dumps({"params": {}}))
+        summaries[name] = summary
+    atoms = bulk("Al", cubic=True, a=3.994) * (2, 2, 2)
+    found = []
+    for seed in (1, 2, 3):
+        settings = settings_for("Al", "laptop", "aimd", temperature=300, supercell=[2, 2, 2], seed=seed)
+        found.append(aimd.run(atoms, settings, lambda *_: EMT(), tmp_path / f"seed{seed}")[1])
+    (results / "motion-al-published-300K-2x2x2.json").write_text(json.dumps({"rows": found}))
+    return summaries, found
+
+
+def test_flights_stand_beside_the_article_in_both_readings(benchmark, library):
+    summaries, found = library
+    lines = benchmark.tables()["motion-article"].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert {len(row) for row in cells} == {9}
+    article = [row for row in cells if row[2] == "**article**"]
+    for row, (kelvin, (largest, _, count)) in zip(article, ARTICLE.items(), strict=True):
+        assert (row[0], row[6], row[7]) == (f"{kelvin}", f"{largest:g}", f"{count}")
+    assert [row[:3] for row in cells if row[0] == "100"][1:] == [["100", n, "not computed yet"] for n in ("108", "32")]
+    entry = summaries["al-thermal-300K-3x3x3"]["snapshots"]
+    seeds = [row["snapshots"][0] for row in found]
+    for number, (snapshots, atoms) in enumerate([(entry, 108), (seeds, 32)]):
+        for reading, row in zip(("x", "length"), cells[4 + 2 * number :], strict=False):
+            largest = np.array([s[f"{reading}_largest"] for s in snapshots])
+            below = np.array([s[f"{reading}_below_0.08"] for s in snapshots])
+            assert row[1:4] == [str(atoms), row[2], str(len(snapshots))]
+            assert "150 eV" in row[2]
+            assert "4 x 5 fs" in row[2]
+            assert row[5].startswith(reading)
+            assert row[6] == f"{largest.mean():.3f} ± {largest.std(ddof=1):.3f}"
+            assert row[7] == f"{below.mean():.1f} ± {below.std(ddof=1):.1f}"
+            assert row[8] == f"{below.mean() / atoms:.0%}"
+
+
+def test_motion_in_equilibrium_stands_beside_the_debye_model(benchmark, library):
+    summaries, _ = library
+    lines = benchmark.tables()["motion-debye"].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert [row[:3] for row in cells if row[2] == "not computed yet"] == [
+        [kelvin, atoms, "not computed yet"] for kelvin, atoms in (("100", "108"), ("300", "108"), ("300", "32"))
+    ]
+    row = next(row for row in cells if row[:2] == ["100", "32"])
+    snapshots = summaries["al-thermal-equilibrated-100K-2x2x2"]["snapshots"]
+    assert row[3] == "2 x 2"
+    for cell, key, part in ((row[5], "x_rms", 1), (row[6], "length_rms", 3)):
+        squares = np.array([s[key] ** 2 / part for s in snapshots])
+        assert cell == f"{np.sqrt(squares.mean()):.3f} ± {np.sqrt(squares).std(ddof=1):.3f}"
+    # 3 hbar^2 T / (m k Theta^2) by hand: hbar^2 / k is 48.51 u K Å^2, the mass of Al 26.98 u, its Theta 412 K.
+    classical = np.sqrt(3 * 48.51 * 100 / (26.98 * 412**2))
+    assert row[7:9] == [f"{classical * np.sqrt(1 - 32 ** (-1 / 3)):.3f}", f"{classical:.3f}"]
+
+
+def test_runs_of_different_settings_make_no_mean(benchmark, library, tmp_path):
+    path = tmp_path / "results/motion-al-published-300K-2x2x2.json"
+    found = json.loads(path.read_text())["rows"]
+    found[1]["settings"]["aimd"]["timestep"] = 2.0
+    path.write_text(json.dumps({"rows": found}))
+    with pytest.raises(ValueError, match="motion-al-published-300K-2x2x2"):
+        benchmark.tables()
+
+
+def test_a_table_without_a_place_is_an_error(benchmark):
+    text = "a\n<!-- table x -->\nold\n<!-- end -->\n"
+    assert benchmark.with_tables(text, {"x": "new"}) == text.replace("old", "new")
+    with pytest.raises(SystemExit, match="table y"):
+        benchmark.with_tables(text, {"x": "new", "y": "lost"})
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """The profiles: the same reruns, memory, time and groups everywhere, and every rule that needs a line has one."""
 
+import math
 import re
+from fnmatch import fnmatch
 
 import pytest
 import yte
@@ -69,11 +71,45 @@ def test_every_rule_with_gpu_or_first_principles_has_its_memory(root, bodies):
 
 def test_short_jobs_share_a_job_of_the_cluster(root, bodies):
     groups = {rule: re.search(r'(?m)^    group:\n        batch\("(\w+)"\)', body) for rule, body in bodies.items()}
-    short = {rule for rule in bodies if re.match(r"figure_|simulate|predict$|predict_shown", rule)}
+    short = {
+        rule for rule in bodies if re.match(r"figure_|simulate|structure_|clean_structure|predict$|predict_shown", rule)
+    }
     assert {rule for rule in short if not groups[rule]} == set()
     for name in CLUSTERS:
         sizes = profile(root, name)["group-components"]
         assert {match[1] for match in groups.values() if match} == set(sizes), name
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_the_table_of_what_a_job_asks_for_is_that_of_profile_and_rules(root, bodies, name):
+    """docs/running.md, "What a job asks for": each cell begins with what a first attempt asks for; words may follow."""
+    text = (root / "docs/running.md").read_text().split("### What a job asks for")[1].split("\n\n")[1]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    rows = [(re.findall(r"`([\w*]+)`", row[0]), row[1:]) for row in cells[:-1]]
+    assert cells[-1][0].startswith("all others")
+    common = (root / "workflow/rules/common.smk").read_text()
+    longest = re.search(r"math\.ceil\(\(settings\.runtime\.walltime or (\d+)\) / 60\) \+ (\d+)", common)
+    chosen = profile(root, name)
+    for rule, body in bodies.items():
+        asked = chosen["default-resources"] | chosen["set-resources"].get(rule, {})
+        threads = re.search(r'(?m)^    threads: config\["runtime"\]\["(\w+)"\]', body)
+        cores = f"`{threads[1]}`" if threads else "1"
+        one, two = (eval(str(asked["mem_mb"]), {"attempt": 1, "threads": n, "math": math}) for n in (1, 2))
+        memory = f"{2 * one - two} + {two - one} per rank" if two > one else str(one)
+        time = str(eval(str(asked["runtime"]), {"attempt": 1}))
+        gpu = "1 with `device: gpu`" if "gpu=GPU," in body else ""
+        if "**GPAW" in body:
+            time = f"`walltime` + {longest[2]}; without one {math.ceil(int(longest[1]) / 60) + int(longest[2])}"
+            gpu = "1 with `gpaw_gpu`"
+        if "mem_mb=training_memory" in body:  # the images' part follows from the study
+            memory = re.search(r"math\.ceil\((\d+) \+ ", common)[1]
+            gpu = "`training_processes` with `device: gpu`"
+        said = [row for patterns, row in rows if any(fnmatch(rule, pattern) for pattern in patterns)]
+        assert len(said) < 2, f"{rule} stands in {len(said)} rows"
+        for cell, value in zip(*(said or [cells[-1][1:]]), (cores, memory, time, gpu), strict=True):
+            assert re.match(rf"{re.escape(value)}(?![\w])", cell) if value else not cell, (rule, cell, value)
+    for patterns, row in rows:
+        assert all(any(fnmatch(rule, pattern) for rule in bodies) for pattern in patterns), row
 
 
 def test_long_jobs_are_in_no_group(bodies):

@@ -86,39 +86,36 @@ def missing() -> str | None:
     if absent:
         return f"not installed: {', '.join(absent)} (Debian: apt-get install slurm-wlm munge)"
     configuration = DEFAULT_PLACE / "slurm.conf"
-    if not configuration.exists():
+    if not configuration.exists() and not configuration.is_symlink():
         return None
     session = left_over(configuration)
     if session is None:
         return f"this machine has a Slurm of its own ({configuration})"
-    alive = daemons(session)
-    if alive:
-        listed = ", ".join(f"{name} {pid}" for name, pid in alive.items())
+    if alive := daemons(session):
+        listed = ", ".join(alive)
         return f"the Slurm of another test session runs here; if that session was killed, end its daemons: {listed}"
     return None
 
 
 def left_over(configuration: Path) -> Path | None:
-    """Folder of the test session that a configuration file was linked to; None: it belongs to no such session."""
+    """Folder of the test session that a configuration file was linked to, there still or gone; None: it is none's."""
     if not configuration.is_symlink():
         return None
     folder = configuration.resolve().parent
-    return folder if (folder / "munge").is_dir() and (folder / "gres.conf").exists() else None
+    gone = not configuration.exists()
+    return folder if gone or ((folder / "munge").is_dir() and (folder / "gres.conf").exists()) else None
 
 
-def daemons(folder: Path) -> dict[str, int]:
-    """Process ids of the daemons of a session that live."""
-    files = {"slurmd": "slurmd.pid", "slurmctld": "slurmctld.pid", "munged": "munge/pid"}
-    numbers = {name: int((folder / file).read_text()) for name, file in files.items() if (folder / file).exists()}
-    return {name: pid for name, pid in numbers.items() if lives(pid, name)}
-
-
-def lives(pid: int, name: str) -> bool:
-    """Whether the process lives and has this name: ids are given again, so an id alone tells nothing."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        return process.name() == name and process.status() != psutil.STATUS_ZOMBIE
-    return False
+def daemons(folder: Path) -> list[str]:
+    """The daemons of a session that live, each "name id", by the folder that they work in or were given: pytest clears
+    old folders, with the files of ids in them, under daemons that go on."""
+    found = []
+    for process in psutil.process_iter(["name", "cwd", "cmdline"]):
+        name, place, words = (process.info[key] for key in ("name", "cwd", "cmdline"))
+        inside = (place or "").removesuffix(" (deleted)") == str(folder)
+        if name in DAEMONS and (inside or any(f"{folder}/" in word for word in words or ())):
+            found.append(f"{name} {process.pid}")
+    return found
 
 
 def client(*command: str, seconds: float = 30) -> str:

@@ -7,9 +7,11 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,8 @@ class Workflow:
                 stdout=stream,
                 stderr=stream,
                 stdin=subprocess.DEVNULL,
+                # A shell's jobs in the background ignore Ctrl-C, and so does all that they start.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     def run(self, *arguments: str, seconds: float = 1800) -> None:

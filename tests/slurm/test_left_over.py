@@ -25,12 +25,12 @@ def session(tmp_path, monkeypatch):
 
 @pytest.fixture
 def process(tmp_path):
-    """Starts a program that sleeps, by a name."""
+    """Starts a program that sleeps, by a name, in a folder."""
     started = []
 
-    def start(name: str) -> int:
+    def start(name: str, folder) -> int:
         shutil.copy(shutil.which("sleep"), tmp_path / name)
-        started.append(subprocess.Popen([tmp_path / name, "60"]))
+        started.append(subprocess.Popen([tmp_path / name, "60"], cwd=folder))
         return started[-1].pid
 
     yield start
@@ -45,15 +45,24 @@ def test_a_dead_session_is_in_nobodys_way(session):
     assert cluster.missing() is None
 
 
-def test_a_number_that_another_process_has_now_is_no_daemon(session, process):
-    (session / "slurmctld.pid").write_text(str(process("editor")))
+def test_other_programs_there_and_daemons_elsewhere_are_none_of_it(session, process, tmp_path):
+    process("editor", session)
+    process("slurmctld", tmp_path)
     assert cluster.missing() is None
 
 
 def test_a_living_one_is_named(session, process):
-    pid = process("slurmctld")
-    (session / "slurmctld.pid").write_text(f"{pid}\n")
+    pid = process("slurmctld", session)
     assert f"slurmctld {pid}" in cluster.missing()
+
+
+def test_a_living_one_is_named_though_its_folder_is_gone(session, process):
+    """As with the next `pytest --basetemp` of the same folder: two controllers would write the same state."""
+    pid = process("slurmd", session)
+    shutil.rmtree(session)
+    assert f"slurmd {pid}" in cluster.missing()
+    session.mkdir()
+    assert f"slurmd {pid}" in cluster.missing()
 
 
 def test_a_slurm_of_the_machine_is_not_touched(session):

@@ -1,4 +1,4 @@
-"""The Slurm profile on a real Slurm: accidents of small jobs, molecular dynamics in segments, the smoke study."""
+"""The Slurm profile on a real Slurm: accidents of small jobs, long jobs in segments, the smoke study."""
 
 import itertools
 import json
@@ -11,8 +11,10 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
+from ase.io import read
 from cluster import client
 
 from defraction.preflight import Survivor, clear
@@ -131,6 +133,35 @@ def test_a_second_run_waits_for_the_jobs_of_a_killed_one(slurm, accident, note):
     note("Snakemake killed: the check before the next run names its job in Slurm, and clears the way once that ended")
 
 
+def test_an_interrupted_run_cancels_its_jobs(slurm, accident, note):
+    """Ctrl-C ends the job that runs and the one that waits, and leaves nothing in the way of the next run.
+
+    The signal comes well before the next question about jobs' states, as in the moment of asking the plugin has no list
+    of its jobs (docs/running.md).
+    """
+    seldom = ("--slurm-init-seconds-before-status-checks", "20", "--set-threads", f"steady={slurm.cpus}")
+    process = accident.start(*seldom, "--", "steady/0", "steady/1")
+
+    def both() -> list[str]:
+        jobs = slurm.jobs()
+        return sorted(jobs.get(number, "") for numbers in accident.submitted().values() for number in numbers)
+
+    try:
+        slurm.wait_until(lambda: both() == ["PENDING", "RUNNING"], "one job runs, the other waits for its cores", 300)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        slurm.wait_until(lambda: both() == ["CANCELLED"] * 2, "both are cancelled", 30)
+        cancelled = time.monotonic() - sent
+        accident.wait(process, 120)
+    finally:
+        process.kill()
+    assert process.returncode == 1, accident.log.read_text()[-6000:]
+    assert clear(accident.folder, []) == []
+    assert not (accident.folder / "steady").exists() or not list((accident.folder / "steady").iterdir())
+    ended = time.monotonic() - sent
+    note(f"Ctrl-C: a running and a waiting job CANCELLED within {cancelled:.0f} s, Snakemake ended after {ended:.0f} s")
+
+
 def test_a_job_array(slurm, accident, note):
     """What the profile leaves to its user: jobs of one rule, all ready, as one array."""
     accident.run("--slurm-array-jobs", "member", "--", *(f"members/{i}" for i in range(4)), seconds=400)
@@ -151,32 +182,56 @@ def test_two_gpus_for_one_job(slurm, accident, note):
     note("GPU: a job that asked for two (counted) GPUs got both")
 
 
-def test_molecular_dynamics_goes_on_in_the_next_job(slurm, study, note):
+def test_long_jobs_go_on_in_the_next_job(slurm, study, root, note):
     """With a wall time that is always over, each of as many Slurm jobs as the configuration has segments computes one
-    geometry of five, on two MPI ranks: five computed, none twice.
+    geometry, on two MPI ranks: five of molecular dynamics, and three of a relaxation, whose last jobs find it done.
     """
-    geometries = 5
+    segments, geometries = 5, {"aimd/al-thermal-300K-2x1x1": 5, "relax/al-vacancy-2x1x1": 3}
+    results = study.folder / "results/first_principles"
     started = time.monotonic()
     study.run("--configfile", "config/smoke.yaml", "--", "results/first_principles/lattice/Al.json")
     settings = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
-    settings["runtime"] = {"gpaw_ranks": 2, "walltime": 0.001, "segments": geometries}
+    settings["runtime"] = {"gpaw_ranks": 2, "walltime": 0.001, "segments": segments}
     (study.folder / "config/segments.yaml").write_text(yaml.safe_dump(settings))
-    condition = "al-thermal-300K-2x1x1"
-    study.run("--configfile", "config/segments.yaml", "--", f"results/first_principles/aimd/{condition}.json")
+    study.run(
+        "--configfile", "config/segments.yaml", "--", *(f"results/first_principles/{name}.json" for name in geometries)
+    )
 
     submitted, finished = study.submitted(), slurm.finished()
-    jobs = [n for name, numbers in submitted.items() if re.match(r"rule_aimd(_segment)?/", name) for n in numbers]
-    assert len(jobs) == geometries
-    assert {(finished[n].state, finished[n].minutes) for n in jobs} == {("COMPLETED", 16)}
-    for earlier in range(geometries):
-        left = geometries - 1 - earlier
-        log = (study.folder / f"logs/aimd/{condition}{f'.{left}' if left else ''}.log").read_text()
-        assert len(re.findall(r"flight \d+ of \d+, step", log)) == 1
-        assert "starting 2 MPI ranks" in log
-        resumed = re.search(r"resuming after (\d+) computed geometries", log)
-        assert int(resumed[1] if resumed else 0) == earlier
-    seconds = time.monotonic() - started
-    note(f"segments: molecular dynamics on 2 MPI ranks, one geometry in each of {geometries} jobs, {seconds:.0f} s")
+    for name, count in geometries.items():
+        rule, condition = name.split("/")
+        jobs = [n for job, numbers in submitted.items() if re.match(rf"rule_{rule}(_segment)?/", job) for n in numbers]
+        assert len(jobs) == segments
+        assert {(finished[n].state, finished[n].minutes) for n in jobs} == {("COMPLETED", 16)}
+        for earlier in range(segments):
+            left = segments - 1 - earlier
+            log = (study.folder / f"logs/{name}{f'.{left}' if left else ''}.log").read_text()
+            resumed = re.search(r"resuming after (\d+) computed geometries", log)
+            assert int(resumed[1] if resumed else 0) == min(earlier, count)
+            assert ("starting 2 MPI ranks" in log) == (earlier < count)
+        # GPAW itself says so once for each geometry, in the log of all segments.
+        assert (results / f"{name}.gpaw.txt").read_text().count("Converged in ") == count
+        record = json.loads((results / f"{name}.record.json").read_text())
+        assert (record["segments"], len(record["earlier"])) == (segments, segments - 1)
+        assert not list((study.folder / "results/.restart").glob(f"{rule}-{condition}/*"))
+    assert not [path for path in (results / "segments").rglob("*") if path.is_file()]
+    _as_in_the_library(results / "relax", root / "resources/structures", "al-vacancy-2x1x1")
+    note(
+        f"segments: molecular dynamics and a relaxation on 2 MPI ranks, one geometry in each of {segments} jobs until "
+        f"done, none twice, {time.monotonic() - started:.0f} s"
+    )
+
+
+def _as_in_the_library(folder, library, name):
+    """The relaxation is the library's, made by one job of one rank: the same steps, but for what self-consistency
+    leaves in the forces (0.02 eV/Å, and an atom is held with 5 eV/Å^2 at least) and in the lattice constant (0.001 Å).
+    """
+    ours, theirs = (json.loads((place / f"{name}.json").read_text()) for place in (folder, library))
+    assert ours["settings"] == theirs["settings"] and ours["steps"] == theirs["steps"]
+    moved, expected = (read(place / f"{name}.extxyz") for place in (folder, library))
+    forces = theirs["settings"]["electronic"]["convergence"]["forces"]
+    difference = moved.positions - expected.positions
+    assert np.linalg.norm(difference - difference.mean(axis=0), axis=1).max() < 2 * forces / 5.0 + 2 * 0.001
 
 
 def test_molecular_dynamics_that_slurm_ends_goes_on(slurm, study, tmp_path, note):
@@ -221,17 +276,23 @@ def test_molecular_dynamics_that_slurm_ends_goes_on(slurm, study, tmp_path, note
 
 
 def test_smoke_study(slurm, study, note):
-    """The whole study, after the molecular dynamics above, which it takes as it is."""
-    started, earlier, read = time.monotonic(), set(slurm.finished()), len(study.log.read_text())
+    """The whole study, after the long jobs above, whose results it takes as they are; it trains on two processes."""
+    started, earlier = time.monotonic(), set(slurm.finished())
+    settings = yaml.safe_load((study.folder / "config/smoke.yaml").read_text())
+    settings["runtime"] = {"training_processes": 2}
+    (study.folder / "config/processes.yaml").write_text(yaml.safe_dump(settings))
     # So few jobs would stand in one or two queues with the profile's sizes of groups.
     sizes = ("structures=8", "points=4", "clean_patterns=6", "patterns=6", "predictions=6", "tables=10", "figures=50")
-    study.run("--configfile", "config/smoke.yaml", "--group-components", *sizes)
+    study.run("--configfile", "config/processes.yaml", "--group-components", *sizes)
     seconds = time.monotonic() - started
     finished = [job for number, job in slurm.finished().items() if number not in earlier]
     jobs = int(re.findall(r"(\d+) of \1 steps \(100%\) done", study.log.read_text())[-1])
     assert {(job.state, job.partition) for job in finished} == {("COMPLETED", "cpu")}
     assert len(finished) < jobs / 2
-    assert "rule aimd" not in study.log.read_text()[read:]
+    for name, numbers in study.submitted().items():
+        assert len(numbers) == 1 or not re.match(r"rule_(lattice|relax|aimd)", name), f"{name} was made again"
+    log = (study.folder / "logs/train/main-seed1.log").read_text()
+    assert "starting 2 training processes" in log and "2 process(es) of 1 threads" in log
     for name in ("accuracy.csv", "report.html"):
         assert (study.folder / "results" / name).stat().st_size > 0
     command = [sys.executable, "-m", "snakemake", "--configfile", "config/smoke.yaml", "--cores", "1", "--dry-run"]
@@ -240,4 +301,7 @@ def test_smoke_study(slurm, study, note):
     command = [sys.executable, "-m", "defraction.cli", "verify"]
     environment = {**os.environ, "PYTHONPATH": str(study.folder / "workflow/scripts")}
     assert subprocess.run(command, cwd=study.folder, env=environment).returncode == 0
-    note(f"smoke study: {jobs} jobs in {len(finished)} Slurm jobs, {seconds:.0f} s; a run without Slurm adds nothing")
+    note(
+        f"smoke study: {jobs} jobs in {len(finished)} Slurm jobs, training on 2 processes, {seconds:.0f} s; a run "
+        "without Slurm, on 1 process, adds nothing"
+    )

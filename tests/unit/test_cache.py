@@ -265,7 +265,7 @@ def test_names_of_hosts_stay_out_of_records_logs_and_cache(start, tmp_path):
     start("two", host=False)
     files = [path for path in tmp_path.rglob("*") if path.is_file() and ".running" not in path.parts]
     texts = {path: path.read_text() for path in files if path.suffix in (".json", ".txt") and "results" in path.parts}
-    assert len(texts) == 4
+    assert len(texts) == 6  # result log, record and configuration of each
     assert "User: left out" in (tmp_path / "two/results/a.gpaw.txt").read_text()
     for text in (*texts.values(), *(p.read_text() for p in (tmp_path / "cache").rglob("*.json"))):
         assert str(tmp_path) not in text and f'"{platform.node()}"' not in text and "me@" not in text

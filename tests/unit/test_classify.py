@@ -396,8 +396,8 @@ def test_the_shipped_model_knows_aluminium(tmp_path):
 
 
 def test_onnx_gives_the_answers_of_torch_for_any_batch(run, folder, files, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX is an extra: pip install 'defraction[onnx]'")
-    pytest.importorskip("onnxscript", reason="ONNX is an extra: pip install 'defraction[onnx]'")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed: make setup")
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed: make setup")
     output = tmp_path / "tiny.onnx"
     status, _, err = run("export-onnx", folder, "-o", output)
     assert status == 0, err

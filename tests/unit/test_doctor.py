@@ -120,6 +120,34 @@ def test_slurm_that_is_absent_silent_or_has_other_partitions(study, monkeypatch)
     assert "a100" in one(doctor.executors(study), "partition", "failing").found
 
 
+LONG, SHORT = "SlurmctldPort = 6817\nMinJobAge               = 300 sec\n", "MinJobAge = 60 sec\n"
+NO_DATABASE = Unanswered("sacct failed: Slurm accounting storage is disabled")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "installed", "sacct", "scontrol", "state", "said"),
+    [
+        (None, True, "", SHORT, "ok", "sacct answers"),
+        (None, True, NO_DATABASE, LONG, "failing", "slurm-status-command: squeue"),
+        (None, True, NO_DATABASE, SHORT, "failing", "MinJobAge=120"),
+        (None, False, Unanswered("sacct is not in PATH"), LONG, "ok", "squeue"),
+        (None, False, Unanswered("sacct is not in PATH"), SHORT, "failing", "MinJobAge=120"),
+        ("squeue", True, NO_DATABASE, LONG, "ok", "squeue"),
+        ("squeue", True, NO_DATABASE, SHORT, "failing", "forgets a job 60 s after"),
+        ("squeue", True, NO_DATABASE, Unanswered("scontrol failed: no permission"), "failing", "forgets a job"),
+        ("squeue", True, "", SHORT, "ok", "sacct answers"),  # which the plugin asks then
+    ],
+)
+def test_slurm_that_cannot_tell_what_became_of_a_job(
+    study, monkeypatch, chosen, installed, sacct, scontrol, state, said
+):
+    study.profile = {"executor": "slurm"} | ({"slurm-status-command": chosen} if chosen else {})
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if installed or name != "sacct" else None)
+    answering(monkeypatch, {"sinfo": "cpu\n", "sacct": sacct, "scontrol": scontrol})
+    found = one(doctor.executors(study), "states of jobs", state)
+    assert said in f"{found.found} {found.remedy}"
+
+
 def test_partitions_of_the_slurm_profile_are_read(root):
     study, _ = doctor.prepare(root, Path("config/smoke.yaml"), Path("slurm"))
     table = yaml.safe_load((root / "profiles/slurm/partitions.yaml").read_text())

@@ -268,7 +268,8 @@ def test_figures_of_displacements(study, output, root):
     files = {"al-thermal-300K-2x2x2": study / "thermal.extxyz", **relaxed}
     numbers = root / "resources/paper/displacements.csv"
     of = dict.fromkeys(files, ("fcc", "Al"))
-    site_displacements.write_table(files, of, numbers, study / "displacements.csv")
+    warm = {"al-thermal-300K-2x2x2": (300, 412.0)}
+    site_displacements.write_table(files, of, warm, numbers, study / "displacements.csv")
     thermal = {"al-thermal-300K-2x2x2": study / "thermal.extxyz"}
     crystals.thermal_displacements(
         thermal,

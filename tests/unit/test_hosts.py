@@ -1,7 +1,8 @@
 """The table of hosts against crystallography and against tables that it was not taken from."""
 
 import csv
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import spglib
 from ase.data import atomic_masses, atomic_numbers, reference_states
 from pymatgen.core import Element
 
+from defraction import config, expansion
+from defraction.first_principles.debye import rms_component
+from defraction.first_principles.settings import settings_for
 from defraction.hosts import BASIS, CENTRING, SPACE_GROUP, oriented_cell, read_hosts, unit_cell
 
 TABLE = Path(__file__).parents[2] / "resources" / "hosts.csv"
@@ -134,3 +138,46 @@ def test_impossible_rows_are_refused(tmp_path, change, fault):
         writer.writerow(row)
     with pytest.raises(ValueError, match=fault):
         read_hosts(tmp_path / "hosts.csv")
+
+
+def test_a_row_of_ones_own_is_a_host_of_every_kind(tmp_path):
+    """docs/structures.md, "Hosts": nothing but the row is needed, a Debye temperature not even there."""
+    row = "Ir,fcc,225,3.8394,580,242,256,0.0,,somewhere,someone,0,none"
+    own = tmp_path / "hosts.csv"
+    own.write_text(TABLE.read_text().rstrip("\n") + f"\n{row}\n")
+    hosts = read_hosts(own)
+    assert {name: host for name, host in hosts.items() if name != "Ir"} == HOSTS
+    computed = {"supercell": [2, 2, 2]}
+    kinds = {
+        "strain": {"component": "xx", "values": [0.01]},
+        "vacancy": computed,
+        "substitution": {**computed, "solute": "Pt"},
+        "interstitial": {**computed, "solute": "C", "site": "octahedral"},
+        "point_defects": {**computed, "defects": [{"kind": "vacancy"}]},
+        "thermal": {**computed, "temperatures": [300]},
+        "random_defects": {"concentrations": [0.1]},
+        "random_displacements": {"fractions": [0.03]},
+        "dislocation": {},
+        "twin": {},
+    }
+    assert {"pristine", *kinds} == set(config.KINDS)
+    conditions = [{"kind": kind, "host": "Ir", **settings} for kind, settings in kinds.items()]
+    expanded = expansion.expand(config.validate({"conditions": conditions}, "test"), hosts)
+    assert {condition.host for condition in expanded.values()} == {"Ir"}
+    assert set(kinds) <= {condition.kind for condition in expanded.values()}
+    for task in ("lattice", "relax", "aimd", "elastic"):
+        extra = {"temperature": 300, "protocol": "published", "seed": 1} if task == "aimd" else {}
+        extra |= {"supercell": [2, 2, 2]} if task in ("aimd", "relax") else {}
+        assert settings_for(asdict(hosts["Ir"]), task=task, preset="laptop", **extra)["electronic"]["cutoff"] >= 200
+
+
+def test_numbers_in_the_pages_are_those_of_the_files(root):
+    structures, first = ((root / f"docs/{name}.md").read_text() for name in ("structures", "first-principles"))
+    aluminium = HOSTS["Al"]
+    cold, warm = (rms_component(t, aluminium.debye_temperature, atomic_masses[13])["quantum"] for t in (100, 300))
+    assert f"({cold:.3f} and {warm:.3f} Å, Debye model)" in structures
+    rows = json.loads((root / "resources/validation/lattice-al.json").read_text())["rows"]
+    densest = sorted(rows, key=lambda row: row["key"]["kpoints"])[-2:]
+    assert f"({np.mean([row['lattice_parameter'] for row in densest]):.3f} at convergence)" in first
+    iron = json.loads((root / "resources/structures/lattice/Fe-paper.json").read_text())["lattice_parameter"]
+    assert f"below {iron:.4f} at 400 eV and k = 12" in first

@@ -125,7 +125,8 @@ for f in vars(run.output).values(): f.write_text("whole")
 """
     assert start(body).wait() == 0
     named = dict(line.split() for line in (tmp_path / "named").read_text().splitlines())
-    assert named == dict.fromkeys(("results/a.txt", "results/b.txt", "results/a.record.json"), "True")
+    configuration = str(provenance.configuration_file({"runtime": {}})[0])
+    assert named == dict.fromkeys(("results/a.txt", "results/b.txt", "results/a.record.json", configuration), "True")
 
 
 def test_the_marker_of_a_running_job_tells_host_and_queue(start, tmp_path, monkeypatch):

@@ -198,6 +198,76 @@ def ship():
     Path("results/relax/al.record.json").unlink()
 
 
+@pytest.fixture
+def configured(study):
+    """The study, its figure made anew by a run whose configuration was kept."""
+    kept = provenance.keep_configuration({"seed": 7, "runtime": {"cache": "/private/shelf"}})
+    outputs = {"png": FIGURE}
+    small_study.record("figure", {"accuracy": ["results/accuracy.csv"]}, outputs, configuration=kept)
+    return Path(kept["path"])
+
+
+def test_the_configuration_of_a_run_is_kept_once_and_checked(configured):
+    again = provenance.keep_configuration({"runtime": {"cache": "/private/shelf"}, "seed": 7})
+    assert again["path"] == str(configured) and again["sha256"] == provenance.sha256(configured)
+    other = provenance.keep_configuration({"seed": 8, "runtime": {"cache": "/private/shelf"}}, with_host=False)
+    assert other["path"] != str(configured) and "private" not in Path(other["path"]).read_text()
+    verdict = verify.verify(Study.load())
+    assert faults(verdict) == [] and not any("configurations" in note for note in verdict.notes)
+    for change in (lambda: configured.write_text("{}"), configured.unlink):
+        change()
+        (fault,) = verify.verify(Study.load()).damaged
+        assert fault.path == str(configured) and "the configuration of 1 result" in fault.text
+    provenance.keep_configuration({"seed": 7, "runtime": {"cache": "/private/shelf"}})
+    assert faults(verify.verify(Study.load())) == []
+
+
+def test_the_mark_of_a_result_in_segments_is_no_file_without_a_record(study):
+    Path(FIGURE.replace(".png", ".segments")).touch()
+    assert any("without a record: results/figures/accuracy.segments" in n for n in verify.verify(Study.load()).notes)
+    small_study.record("figure", {"accuracy": ["results/accuracy.csv"]}, {"png": FIGURE}, segments=3)
+    assert not any("without a record" in note for note in verify.verify(Study.load()).notes)
+
+
+def test_trace_names_the_configuration_of_each_job(configured):
+    traced = trace.trace(Study.load(), FIGURE)
+    assert [job["configuration"] and job["configuration"]["path"] for job in traced["jobs"]][:2] == [
+        str(configured),
+        None,
+    ]
+    assert f"configuration of the run: {configured}" in shown(trace.draw(traced))
+
+
+def test_jobs_of_an_earlier_study_are_followed_as_far_as_they_were_shipped(study):
+    """A cell shipped from another study with its record, and the lattice constant that its job read; what that job read
+    in its turn was not shipped."""
+    small_study.write("before/results/lattice/Al.json", "4.04")
+    small_study.write("before/results/relax/al.extxyz", "relaxed")
+    small_study.write("before/resources/hosts.csv", "Al of then")
+    os.chdir("before")
+    small_study.record("lattice", {"hosts": ["resources/hosts.csv"]}, {"json": "results/lattice/Al.json"})
+    small_study.record("relax", {"lattice": ["results/lattice/Al.json"]}, {"relaxed": "results/relax/al.extxyz"})
+    os.chdir(study)
+    library = Path("resources/structures")
+    shutil.copytree("before/results/relax", library)
+    (library / "lattice").mkdir()
+    for suffix in ("json", "record.json"):
+        shutil.copy(f"before/results/lattice/Al.{suffix}", library / f"lattice/Al-paper.{suffix}")
+        shutil.copy(f"before/results/lattice/Al.{suffix}", library / f"lattice/Fe-paper.{suffix}")
+    Path(library / "lattice/Fe-paper.json").write_text("other")
+    small_study.write("results/structures/al.cif", "cell")
+    small_study.record("structure", {"relaxed": [str(library / "al.extxyz")]}, {"cif": "results/structures/al.cif"})
+    relax, lattice = Study.load().earlier
+    assert (relax["rule"], lattice["rule"]) == ("relax", "lattice")
+    assert relax["record"] == str(library / "al.record.json")
+    assert sorted(relax["here"].values()) == [str(library / "al.extxyz"), str(library / "lattice/Al-paper.json")]
+    assert lattice["record"] == str(library / "lattice/Al-paper.record.json")
+    assert list(lattice["here"].values()) == [str(library / "lattice/Al-paper.json")]
+    (library / "al.extxyz").write_text("changed since")
+    small_study.record("structure", {"relaxed": [str(library / "al.extxyz")]}, {"cif": "results/structures/al.cif"})
+    assert Study.load().earlier == [], "the record does not tell of the file that was read"
+
+
 # --- trace ------------------------------------------------------------------------------------------------------------
 
 

@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from defraction import config, expansion, hosts, provenance
-from defraction.conditions import read_table, write_table
+from defraction.conditions import digest, read_table, write_table
 from defraction.defects import potentials
 
 PROGRAM = """
@@ -72,3 +72,21 @@ def test_the_table_of_conditions_has_its_name(twin, tmp_path):
     write_table(twin, tmp_path / "conditions.csv")
     assert read_table(tmp_path / "conditions.csv")["al-twin-relaxed"].settings["potential"] == "mine.eam.fs"
     assert "private" not in (tmp_path / "conditions.csv").read_text()
+
+
+def test_the_digest_of_the_table_is_that_of_what_it_says(table, tmp_path):
+    """The same file in another folder is the same table; whatever else differs in the table differs in its digest."""
+    entries = [
+        {"kind": "twin", "host": "Al", "size": [16, 20, 12]},
+        {"kind": "vacancy", "host": "Al", "supercell": [2, 1, 1]},
+    ]
+    conditions = expansion.expand(config.validate({"conditions": entries}), table)
+    twin = conditions["al-twin"]
+    texts, digests = [], []
+    for potential in ("mine.eam.fs", "private/mine.eam.fs", "/elsewhere/mine.eam.fs", "other.eam.fs", None):
+        changed = replace(twin, settings={**twin.settings, "potential": potential})
+        write_table(conditions | {"al-twin": changed}, tmp_path / "conditions.csv")
+        texts.append((tmp_path / "conditions.csv").read_text())
+        digests.append(digest(conditions | {"al-twin": changed}))
+        assert changed.settings["potential"] == potential
+    assert [texts.index(text) for text in texts] == [digests.index(value) for value in digests] == [0, 0, 0, 3, 4]

@@ -82,6 +82,7 @@ def orphaned(folder):
         "results/.restart/relax-al-vacancy-9x1x1/a/relax.jsonl",
         f"logs/aimd/{cold}.1.log",
         f"logs/aimd/{cold}.12.log",
+        f"results/first_principles/aimd/{cold}.segments",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("state")

@@ -104,6 +104,7 @@ def test_the_table_stands_beside_the_article(tmp_path, root, aluminium):
     sites.write_table(
         {name: tmp_path / "al.extxyz"},
         {name: ("fcc", "Al")},
+        {name: (100, 412.0)},
         root / "resources/paper/displacements.csv",
         tmp_path / "t.csv",
     )
@@ -114,6 +115,21 @@ def test_the_table_stands_beside_the_article(tmp_path, root, aluminium):
     assert counted["measured_on"] == "instead of al-thermal-100K-3x3x3"
     assert float(counted["min"]) <= float(counted["mean"]) <= float(counted["max"])
     assert rows["rms"]["published"] == ""
+    # the three components of a length; zero-point motion only adds (0.056 and 0.067 Å, docs/validation.md)
+    classical, quantum = (float(rows["x_rms"][f"debye_{name}"]) for name in ("classical", "quantum"))
+    assert (round(classical, 3), round(quantum, 3)) == (0.056, 0.067)
+    assert float(rows["rms"]["debye_classical"]) == pytest.approx(np.sqrt(3) * classical, abs=2e-6)
+    assert rows["largest"]["debye_classical"] == ""
+
+
+@pytest.mark.parametrize("thermal", [{}, {"al": (300, None)}])
+def test_without_a_debye_temperature_there_is_no_debye_model(tmp_path, root, aluminium, thermal):
+    atoms = cell(aluminium)
+    write(tmp_path / "al.extxyz", atoms)
+    published = root / "resources/paper/displacements.csv"
+    sites.write_table({"al": tmp_path / "al.extxyz"}, {"al": ("fcc", "Al")}, thermal, published, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open() as handle:
+        assert {row["debye_classical"] + row["debye_quantum"] for row in csv.DictReader(handle)} == {""}
 
 
 def test_bad_input_is_named(aluminium):

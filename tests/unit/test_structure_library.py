@@ -140,9 +140,12 @@ def test_dynamics_are_found_whatever_the_seed(tmp_path, rows, root):
     lattice = Library(folder).lattices[0].output_digest("json")
     asked = {"supercell": [3, 3, 3], "temperature": 300.0, "protocol": "published"}
     settings = settings_for(rows["Al"], task="aimd", seed=5, **asked, **PAPER)
-    record = {"params": {"host": rows["Al"], **asked}, "inputs": [{"role": "lattice", "sha256": lattice}]}
+    # as a version wrote them whose job read the Debye temperature
+    inputs = [{"role": "lattice", "sha256": lattice}, {"role": "hosts", "sha256": 64 * "0"}]
+    record = {"params": {"host": rows["Al"], **asked}, "inputs": inputs}
+    debye = {"debye_temperature": 412.0, "rms": {"quantum": 0.1, "classical": 0.098}}
     (folder / "x.record.json").write_text(json.dumps(record))
-    (folder / "x.json").write_text(json.dumps({"settings": settings}))
+    (folder / "x.json").write_text(json.dumps({"settings": settings, "debye": debye}))
     library = Library(folder)
     arguments = rows["Al"], [3, 3, 3], 300.0, "published", PAPER
     assert library.dynamics(*arguments, PAPER).stem.name == "x"

@@ -8,6 +8,7 @@ import pytest
 from ase import Atoms
 from ase.io import read as ase_read
 
+from defraction.defects.dislocation import build as build_dislocation
 from defraction.hosts import oriented_cell, read_hosts, unit_cell
 from defraction.orientation import check_standard_orientation, standard_orientation
 from defraction.structures import read_structures, write_structures
@@ -119,6 +120,53 @@ def test_other_readers_see_every_snapshot(tmp_path):
             difference = fractions - image.get_scaled_positions()
             distance = np.linalg.norm((difference - np.round(difference)) @ image.cell.array, axis=1)
             assert distance.max() < 1e-5, name
+
+
+def jiggled(hosts):
+    """A cell of 3 x 3 x 3, whose sites lie at thirds, with every atom moved by some 1e-3 Å."""
+    atoms = unit_cell(hosts["Al"]).repeat(3)
+    atoms.info = {}
+    atoms.rattle(1e-3, seed=2)
+    return atoms
+
+
+def block(hosts):
+    """Dislocations in a block that ends at its faces, whose atoms lie near a third of its edges."""
+    settings = {"count": 2, "spacing": 20, "size": [60, 32], "line_repeat": 3}
+    return build_dislocation(hosts["Al"], settings)
+
+
+def shipped(name):
+    return lambda hosts: ase_read(Path(__file__).parents[2] / f"resources/structures/{name}.extxyz", -1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [shipped("al-vacancy-3x3x3"), shipped("al-substitution-si-3x3x3"), jiggled, block],
+    ids=["vacancy", "silicon", "jiggled", "dislocations"],
+)
+def test_atoms_near_a_third_of_the_cell_stay_where_they_are(hosts, tmp_path, make):
+    """pymatgen takes what lies within 1e-4 of 1/3 and 2/3 for rounded, by default: up to 8e-4 Å in 3 x 3 x 3 cells."""
+    import gemmi
+    from pymatgen.core import Structure
+    from scipy.spatial import cKDTree
+
+    atoms = make(hosts)
+    write_structures([atoms], tmp_path / "x.cif")
+    assert "_defraction_moved" in (tmp_path / "x.cif").read_text()
+    (again,) = read_structures(tmp_path / "x.cif")
+    assert np.abs(again.positions - atoms.positions).max() < 1e-7  # not wrapped either
+    found = {
+        "ase": ase_read(tmp_path / "x.cif").get_scaled_positions(),
+        "pymatgen": Structure.from_file(tmp_path / "x.cif").frac_coords,
+        "gemmi": np.array([s.fract.tolist() for s in gemmi.read_small_structure(str(tmp_path / "x.cif")).sites]),
+    }
+    edges = atoms.cell.lengths()
+    tree = cKDTree((atoms.cell.scaled_positions(atoms.positions) % 1 * edges) % edges, boxsize=edges)
+    for name, fractions in found.items():
+        distance, match = tree.query((fractions % 1 * edges) % edges)
+        assert sorted(match) == list(range(len(atoms))), name
+        assert distance.max() < 1e-5, name
 
 
 def test_large_cells_are_fast(tmp_path):

@@ -102,3 +102,6 @@ def test_dynamics_in_segments_are_those_of_one_job(failed):
     assert json.loads((folder / f"{MOVED}.record.json").read_text())["segments"] == 5
     assert not list((folder / "results/.restart").glob("aimd*/*")), "the last one clears the restart state"
     np.testing.assert_allclose(read(folder / f"{MOVED}.extxyz").positions, whole.positions, atol=0.003)
+    for runtime in ({}, {"segments": 2, "walltime": 3600.0}):
+        planned = run(folder, {**SETTINGS, "runtime": runtime}, "--dry-run", f"{MOVED}.json")
+        assert planned.returncode == 0 and "Nothing to be done" in planned.stdout + planned.stderr

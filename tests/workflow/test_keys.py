@@ -467,6 +467,7 @@ COLUMNS = {
     ("hosts", "Al", "c11", "107"): STIFF,
     ("hosts", "Al", "c12", "61"): STIFF,
     ("hosts", "Al", "c44", "28"): STIFF,
+    ("hosts", "Al", "debye_temperature", "420"): {"summary"},  # displacements
     ("hosts", "Cu", "lattice_parameter", "3.6"): {
         "lattice Cu",
         "elastic Cu",

@@ -1,6 +1,9 @@
 """Planning a large study: bounded CPU time and memory, and no result is opened while the graph is built."""
 
+import re
+
 import pytest
+import yaml
 
 CONDITIONS = 1000
 WATCH = '''
@@ -35,8 +38,7 @@ def test_cpu_time_and_memory(planning, tmp_path):
 
 
 def test_no_result_is_opened(planning, tmp_path, monkeypatch):
-    """Ten conditions, all there: names and times of results are looked at, contents are not; of finished calculations
-    that may come in segments the record is."""
+    """Ten conditions, all there: names and times of results are looked at, contents are not."""
     planning.measure(tmp_path, [], finished=False)
     copy = tmp_path / "defraction"
     planning.write_config(copy, 20)
@@ -48,7 +50,13 @@ def test_no_result_is_opened(planning, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(watch))
     monkeypatch.setenv("NOTED", str(watch / "noted"))
     assert planning.dry_run(copy)["jobs"] == 0
+    assert (watch / "noted").read_text().split() == []
+
+    # Where calculations may come in segments, the record says in how many a finished one was made.
+    config = copy / "config/config.yaml"
+    raw = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**raw, "runtime": {"segments": 2, "walltime": 3600.0}}))
+    planning.dry_run(copy)
     opened = (watch / "noted").read_text().split()
-    assert all(name.startswith("results/first_principles/") and name.endswith(".record.json") for name in opened), (
-        opened
-    )
+    record = re.compile(r".*results/first_principles/\w+/[^/]+\.record\.json")
+    assert opened and all(map(record.fullmatch, opened)), opened

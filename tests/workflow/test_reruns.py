@@ -206,14 +206,13 @@ def environment(edit):
         edit.append(str(path.relative_to(edit.folder)), "# another\n")
 
 
-@row("a citation in the table of hosts or of crystals, a Debye temperature")
+@row("a citation in the table of hosts or of crystals")
 def citations(edit):
     edit.replace("resources/hosts.csv", "Vallin et al.", "Vallin")
     edit.replace("resources/hosts.csv", "CRC Handbook", "Another handbook")
-    edit.replace("resources/hosts.csv", "0.0,412,", "0.0,420,")
 
 
-@row("a citation in the table of hosts or of crystals, a Debye temperature")
+@row("a citation in the table of hosts or of crystals")
 def more_citations(edit):
     line = next(x for x in (edit.folder / MATERIALS).read_text().splitlines() if x.startswith("Al-225"))
     *others, citation = line.split('"')[:-1]
@@ -232,6 +231,7 @@ settings("`presentation.pattern_decades`", {"presentation": {"pattern_decades": 
 settings("`reductions`", {"reductions": ["another text"]})
 modules("the look of all figures: `figures/style`", "figures/style.py")
 modules("the module of figures of accuracies: `figures/accuracies`", "figures/accuracies.py")
+modules("the module of figures of crystals: `figures/crystals`", "figures/crystals.py")
 modules("the module of the report: `report`", "report.py")
 
 # Crystals
@@ -367,6 +367,10 @@ def removed(edit):
 
 
 modules(
+    "the module of point defects: `defects/point`", "defects/point.py",
+    only=(*PERFECT, *RELAXED, *UNRELAXED, *THERMAL, *BLOCK),
+)  # fmt: skip
+modules(
     "the module of strain: `defects/strain`", "defects/strain.py",
     only=(*STRAIN, *DISLOCATION),
 )  # fmt: skip
@@ -399,6 +403,22 @@ settings(
 )
 settings(
     "`first_principles.source`, where the library holds none of the study", {"first_principles": {"source": "library"}}
+)
+
+
+@row("the Debye temperature of a host")
+def debye_temperature(edit):
+    edit.replace("resources/hosts.csv", "0.0,412,", "0.0,420,")
+
+
+modules(
+    "a module of all GPAW runs, or of lattice constants: `first_principles/calculator`, `first_principles/lattice`",
+    "first_principles/calculator.py", "first_principles/lattice.py",
+    only=(*PERFECT, *RELAXED, *UNRELAXED, *THERMAL),
+)  # fmt: skip
+modules(
+    "the module of elastic constants, where no strain has `elastic: gpaw`: `first_principles/elastic`",
+    "first_principles/elastic.py",
 )
 modules("the module of relaxation: `first_principles/relax`", "first_principles/relax.py", only=RELAXED)
 modules("the module of molecular dynamics: `first_principles/aimd`", "first_principles/aimd.py", only=THERMAL)
@@ -459,6 +479,7 @@ settings(
     {"pattern_sets": {"fine": {"pixels": 40}}, "models": [{"name": "main"}, {"name": "fine", "pattern_set": "fine"}]},
     only=("fine", "fine-seed1", "pattern_sets/fine"),
 )
+modules("the module of networks: `learning/model`", "learning/model.py")
 modules("the module of training: `learning/train`", "learning/train.py")
 modules("the module of predictions: `learning/infer`", "learning/infer.py")
 modules("the module of labels: `learning/labels`", "learning/labels.py")

@@ -4,6 +4,8 @@ import csv
 import html
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -80,7 +82,8 @@ def test_every_result_has_a_record_and_verifies(study):
     results = study.folder / "results"
     recorded = set()
     for path in results.rglob("*.record.json"):
-        recorded |= {o["path"] for o in json.loads(path.read_text())["outputs"]}
+        record = json.loads(path.read_text())
+        recorded |= {o["path"] for o in record["outputs"]} | {record["configuration"]["path"]}
     files = {
         str(p.relative_to(study.folder))
         for p in results.rglob("*")
@@ -88,6 +91,18 @@ def test_every_result_has_a_record_and_verifies(study):
     }
     assert {f for f in files if not f.endswith(".record.json")} == recorded
     assert study.defraction("verify").returncode == 0
+
+
+def test_the_workflow_plans_in_the_exported_crate(study, tmp_path):
+    """With the configuration that the crate brings, beside those of the repository."""
+    done = study.defraction("export", "crate", str(tmp_path / "crate"))
+    assert done.returncode == 0, done.stderr
+    kept = [path.relative_to(tmp_path / "crate") for path in (tmp_path / "crate/results/configurations").iterdir()]
+    assert kept
+    for chosen in ([], ["--configfile", str(kept[0])]):
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", *chosen]
+        done = subprocess.run(command, cwd=tmp_path / "crate", capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def test_a_flipped_byte_is_found(study):

@@ -288,11 +288,17 @@ def positions_of(task, condition):
 
 
 def kept_record(rule, name, wildcards):
-    """The record of a first-principles result that the rule would make with the same params now, else None."""
+    """The record of a first-principles result that the rule would make with the same params now, else None. A damaged
+    record is none: `verify` names it."""
     path = Path(f"results/first_principles/{rule}/{name}.record.json")
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    try:
+        record = json.loads(path.read_text())
+    except (ValueError, OSError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("segments", 1), int):
+        return None
     params = getattr(rules, rule).params.items()
     now = {key: value(wildcards) if callable(value) else value for key, value in params}
     now = json.loads(json.dumps(now))
@@ -301,7 +307,12 @@ def kept_record(rule, name, wildcards):
 
 def segments_of(task, wildcards):
     """Segments of a job: those in which its result was made, if that is kept, so that another number reruns nothing;
-    else those of the configuration."""
+    else those of the configuration. Its record is read only where either may be more than one.
+    """
+    folder = Path(f"results/first_principles/{task}")
+    several = (folder / f"{wildcards.condition}.segments").exists()
+    if config["runtime"]["segments"] == 1 and not several:
+        return 1
     record = kept_record(task, wildcards.condition, wildcards)
     lattice = Path(lattice_of(wildcards)) if record is not None else None
     if lattice is not None and lattice.is_relative_to("results"):

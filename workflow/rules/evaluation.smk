@@ -167,6 +167,13 @@ rule displacements:
         code=code_digest("displacements.py"),
         conditions=THERMAL + POINT_DEFECTS,
         hosts={name: crystal_of(name) for name in THERMAL + POINT_DEFECTS},
+        thermal={
+            name: [
+                CONDITIONS[name].settings["temperature"],
+                HOSTS[CONDITIONS[name].host].debye_temperature,
+            ]
+            for name in THERMAL
+        },
     script:
         "../scripts/displacements.py"
 

@@ -93,7 +93,6 @@ rule aimd:
     input:
         unpack(segment_before("aimd")),
         lattice=lattice_of,
-        hosts=ancient("resources/hosts.csv"),
         code=code("aimd.py"),
     output:
         snapshots="results/first_principles/aimd/{condition}.extxyz",
@@ -126,7 +125,6 @@ rule aimd_segment:
     input:
         unpack(segment_before("aimd")),
         lattice=lattice_of,
-        hosts=ancient("resources/hosts.csv"),
         code=code("aimd.py"),
     output:
         segment=temp("results/first_principles/segments/aimd/{condition}/{left}.json"),

@@ -132,6 +132,8 @@ rule structure_thermal:
         "logs/structure/{condition}.log",
     wildcard_constraints:
         condition=FAMILIES["thermal"],
+    group:
+        batch("points")
     conda:
         "../envs/structures.yaml"
     params:

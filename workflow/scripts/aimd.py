@@ -7,7 +7,7 @@ with job(snakemake, state=True) as run:
     from defraction.first_principles.ranks import calculators
     from defraction.first_principles.settings import settings_for
     from defraction.first_principles.trajectory import segment
-    from defraction.hosts import Host, read_hosts
+    from defraction.hosts import Host
 
     perfect = {"defect": None, "supercell": run.params.supercell, "repeat": [1, 1, 1]}
     atoms = build(Host(**run.params.host), perfect, lattice=run.input.lattice)
@@ -25,5 +25,4 @@ with job(snakemake, state=True) as run:
         if hasattr(run.output, "segment"):
             segment(aimd.run, atoms, settings, run.output.segment, **limits)
         else:
-            limits["debye_temperature"] = read_hosts(run.input.hosts)[run.params.host["name"]].debye_temperature
             aimd.run_file(atoms, settings, run.output.snapshots, run.output.summary, run.output.log, **limits)

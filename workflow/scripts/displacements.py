@@ -6,6 +6,7 @@ with job(snakemake) as run:
     write_table(
         dict(zip(run.params.conditions, run.input.structures, strict=True)),
         run.params.hosts,
+        run.params.thermal,
         run.input.published,
         run.output.table,
     )

@@ -11,7 +11,7 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -30,12 +30,15 @@ LISTS = ("defects",)
 NOT_OPTIONS = ("kind", "host", "unrelaxed", "samples")
 RELAXED = ("vacancy", "substitution", "interstitial", "point_defects")
 SUFFIXES = (".cif", ".extxyz")
+MEASURED = "-measured"
+"""End of the id of a point defect on the measured lattice constant."""
 GENERAL = (
     "For all: --repeat A B C (cells of the specimen, or the size of a random block; not for dislocation and twin), "
     "--seed N, --control (the matched control). Components of a tensor are written xx=0.5 xy=0.1; each of several "
     "defects as YAML: --defects '{kind: vacancy}' '{kind: substitution, solute: Si, neighbour: {shell: 1}}'. Point "
-    "defects have ideal positions and the measured lattice parameter, unless --relax or --preset asks for GPAW; "
-    "thermal needs --preset. What the library holds at those settings is taken from there, unless --source compute."
+    "defects have ideal positions and the measured lattice parameter, and an id in -measured (no condition of a "
+    "study), unless --relax, --unrelaxed or --preset asks for GPAW; thermal needs --preset. What the library holds at "
+    "those settings is taken from there, unless --source compute."
 )
 SCRIPTS = {"block": "structure_block.py", "dislocation": "structure_dislocation.py", "twin": "structure_twin.py"}
 
@@ -91,6 +94,10 @@ def build(
     relax: Annotated[
         bool, typer.Option("--relax", help="relax a point defect with GPAW at --preset [default: laptop]")
     ] = False,
+    unrelaxed: Annotated[
+        bool,
+        typer.Option("--unrelaxed", help="ideal positions of a point defect at GPAW's lattice constant (--preset)"),
+    ] = False,
     source: Annotated[
         str,
         typer.Option(metavar="library|compute", help="take a computed structure from the library where it has it"),
@@ -102,7 +109,7 @@ def build(
     """Build one structure with a defect: a CIF and an extended XYZ file, with their origin inside.
 
     All options of a kind: defraction build --list. They are the keys of the configuration's conditions, and the result
-    is the structure that the study makes of such a condition with the same seed.
+    is the structure that the study makes of a condition of this id with the same seed.
     """
     if as_table:
         typer.echo(what_can_be_built())
@@ -113,7 +120,9 @@ def build(
     from defraction.simulate_command import _check_output, _log_to_terminal, _whole_file
 
     _check_output(output, SUFFIXES)
-    condition, row, first_principles = plan(kind, host, context.meta["conditions"], repeat, seed, control, relax)
+    condition, row, first_principles = plan(
+        kind, host, context.meta["conditions"], repeat, seed, control, relax, unrelaxed
+    )
     if source not in ("library", "compute"):
         raise ValueError(f"--source: {source!r} is neither library nor compute")
     _log_to_terminal(20)
@@ -128,6 +137,7 @@ def build(
         "host": asdict(row),
         "settings": condition.settings,
         "seed": seed,
+        **({"lattice": "measured"} if condition.id.endswith(MEASURED) else {}),
         "version": metadata.version("defraction"),
         "code": code_digest(SCRIPTS.get(condition.family, f"structure_{condition.family}.py")),
         **({"first_principles": computed} if computed else {}),
@@ -140,8 +150,11 @@ def build(
     typer.echo(f"{condition.id}: {several}{len(atoms)} atoms, repeated {cells}, {cif} and {extxyz}")
 
 
-def plan(kind: str, host: str, options: Mapping, repeat, seed: int, control: bool, relax: bool):
+def plan(kind: str, host: str, options: Mapping, repeat, seed: int, control: bool, relax: bool, unrelaxed: bool):
     """The condition that is meant, its host and the settings of first principles (None if none are needed).
+
+    A study puts point defects on a lattice constant of GPAW. One on the measured constant is no condition of a study,
+    and its id says so.
 
     Raises:
         ValueError: one line that names the option and how to mend it.
@@ -170,14 +183,18 @@ def plan(kind: str, host: str, options: Mapping, repeat, seed: int, control: boo
     except ValueError as error:
         raise ValueError(_with_options(str(error))) from None
     preset = entry.get("preset")
-    computes = kind == "thermal" or (kind in RELAXED and (relax or preset is not None))
+    computes = kind == "thermal" or (kind in RELAXED and (relax or unrelaxed or preset is not None))
+    if unrelaxed and (relax or kind not in RELAXED):
+        raise ValueError(f"--unrelaxed: is for {', '.join(RELAXED)}, and does not go with --relax")
     if relax and kind not in RELAXED:
         raise ValueError(
             f"--relax: GPAW relaxes {', '.join(RELAXED)}; "
             + ("a dislocation or twin takes --potential default" if kind in ("dislocation", "twin") else f"not {kind}")
         )
-    if entry.get("cell") == "relaxed" and not computes:
-        raise ValueError("--cell: a relaxed cell takes GPAW; add --relax, or --preset smoke, laptop or paper")
+    if entry.get("cell") == "relaxed" and (unrelaxed or not computes):
+        raise ValueError(
+            "--cell: a relaxed cell takes GPAW; add --relax, or --preset smoke, laptop or paper; no --unrelaxed"
+        )
     if kind == "thermal" and preset is None and not control:
         raise ValueError(
             "thermal takes molecular dynamics by GPAW: add --preset smoke (a minute, means nothing), laptop (minutes) "
@@ -186,9 +203,11 @@ def plan(kind: str, host: str, options: Mapping, repeat, seed: int, control: boo
     if control:
         chosen = next(c for c in expanded if c.id == c.control)
     elif kind in RELAXED:
-        chosen = next(c for c in expanded if c.id != c.control and c.relaxed == computes)
+        chosen = next(c for c in expanded if c.id != c.control and c.relaxed == (computes and not unrelaxed))
     else:
         chosen = expanded[-1]
+    if kind in RELAXED and not computes:
+        chosen = replace(chosen, id=chosen.id.removesuffix("-unrelaxed") + MEASURED)
     if not (computes or chosen.computed):
         return chosen, table[host], None
     overrides = {}
@@ -301,8 +320,7 @@ class _Computed:
         perfect = {"defect": None, "supercell": asked["supercell"], "repeat": [1, 1, 1]}
         atoms = point.build(self.host, perfect, lattice=self.lattice())
         settings = self._for("aimd", seed=self.seed, **asked)
-        limits = {"debye_temperature": self.host.debye_temperature}
-        return read_structures(self._compute("aimd", run_file, atoms, settings, **limits))
+        return read_structures(self._compute("aimd", run_file, atoms, settings))
 
     def done(self) -> None:
         import shutil
@@ -321,12 +339,12 @@ class _Computed:
         }
         return entry.file(suffix)
 
-    def _compute(self, task: str, compute, atoms, settings: dict, **limits) -> Path:
+    def _compute(self, task: str, compute, atoms, settings: dict) -> Path:
         """The structure file; summary and log come to lie beside the output."""
         path = self.state / f"{task}.extxyz"
         self.state.mkdir(exist_ok=True)
         summary, log = self.output.with_suffix(".json"), self.output.with_suffix(".gpaw.txt")
-        compute(atoms, settings, path, summary, log, self.state / task, **limits)
+        compute(atoms, settings, path, summary, log, self.state / task)
         self.origin[task] = {"settings": settings, "sha256": {f.name: _sha256(f) for f in (summary, log)}}
         return path
 

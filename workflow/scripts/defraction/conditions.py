@@ -50,16 +50,25 @@ class Condition:
         return self.relaxed or self.family == "thermal" or self.settings.get("elastic") == "gpaw"
 
 
+def rows(conditions: dict[str, Condition]) -> list[dict[str, Any]]:
+    """The rows of the table: plain values, of a potential file its name without the folder."""
+    out = []
+    for condition in conditions.values():
+        row = asdict(condition)
+        if row["settings"].get("potential"):
+            row["settings"]["potential"] = Path(row["settings"]["potential"]).name
+        out.append(row)
+    return out
+
+
 def write_table(conditions: dict[str, Condition], path: Path) -> None:
-    """Write results/conditions.csv; of a potential file it has the name, not the folder."""
+    """Write results/conditions.csv."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for c in conditions.values():
-            settings = dict(c.settings)
-            if settings.get("potential"):
-                settings["potential"] = Path(settings["potential"]).name
-            writer.writerow([c.id, c.control, c.host, c.kind, c.parameter, json.dumps(settings, sort_keys=True)])
+        for row in rows(conditions):
+            columns = (row[key] for key in ("id", "control", "host", "kind", "parameter"))
+            writer.writerow([*columns, json.dumps(row["settings"], sort_keys=True)])
 
 
 def seed_of(seed: int, condition: str) -> int:
@@ -68,8 +77,8 @@ def seed_of(seed: int, condition: str) -> int:
 
 
 def digest(conditions: dict[str, Condition]) -> str:
-    """Digest of the whole table, for the one rule that writes it."""
-    text = json.dumps([asdict(c) for c in conditions.values()], sort_keys=True)
+    """Digest of the whole table as it is written, for the one rule that writes it."""
+    text = json.dumps(rows(conditions), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -74,6 +74,9 @@ DISTRIBUTIONS = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 """Packages whose names on conda-forge and on PyPI differ."""
 NOT_PYTHON = frozenset({"python", "pip", "libxc", "libblas", "cxx-compiler"})
 
+FIRST_LOOK, FIRST_LOOKS = 40.0, 3
+"""The plugin for Slurm first asks for states after so many seconds (its default), and trusts squeue if a job that ended
+is kept for so many times that."""
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set by schedulers in their jobs."""
 
@@ -250,6 +253,7 @@ def executors(study: Study) -> Iterator[Finding]:
         for wanted in sorted(study.partitions.keys() - set(partitions)):
             remedy = "edit the partitions of the profile"
             yield Finding("executors", "partition", "failing", f"{wanted}, which the profile names, is none", remedy)
+        yield _states_of_jobs(study)
     elif submit := study.profile.get("cluster-generic-submit-cmd"):
         script = study.folder / submit.split()[0]
         text = script.read_text() if script.is_file() else submit
@@ -265,6 +269,30 @@ def executors(study: Study) -> Iterator[Finding]:
             remedy = "look whether it can be called here"
             found = f"{submit.split()[0]} submits by a command that is not known here"
             yield Finding("executors", "scheduler", "warning", found, remedy)
+
+
+def _states_of_jobs(study: Study) -> Finding:
+    """Whether Slurm tells what became of a job, by the command that the plugin will ask; where none answers, a run that
+    is done waits for hours."""
+    subject, chosen = "states of jobs", study.profile.get("slurm-status-command")
+    age = FIRST_LOOKS * float(study.profile.get("slurm-init-seconds-before-status-checks") or FIRST_LOOK)
+    try:
+        known = re.search(r"(?m)^MinJobAge\s*=\s*(\d+)", answer("scontrol", "show", "config", seconds=20))
+        kept = int(known[1]) if known else 0
+    except Unanswered:
+        kept = 0
+    if kept >= age and (chosen == "squeue" or not shutil.which("sacct")):
+        return Finding("executors", subject, "ok", f"squeue tells them for {kept} s (MinJobAge)")
+    try:
+        answer("sacct", "-X", "--noheader", "--clusters", "all", "--name", "defraction-doctor", seconds=20)
+        return Finding("executors", subject, "ok", "sacct answers")
+    except Unanswered as error:
+        if kept >= age:
+            remedy = "add slurm-status-command: squeue to the profile"
+            return Finding("executors", subject, "failing", f"{error}: without accounting the run never ends", remedy)
+        remedy = f"ask the site for accounting (slurmdbd), or for MinJobAge={age:g} and slurm-status-command: squeue"
+        found = f"{error}, and squeue forgets a job {kept} s after its end (MinJobAge)"
+        return Finding("executors", subject, "failing", found, remedy)
 
 
 def environments(study: Study) -> Iterator[Finding]:

@@ -234,8 +234,11 @@ def job(snakemake, state: bool = False):
         if state:
             facts["segments"] = runtime.get("segments", 1) if SEGMENT in dict(snakemake.input.items()) else 1
             facts["earlier"] = _earlier(restart_dir)
+            if SEGMENT not in outputs:
+                provenance.mark_segments(record, facts["segments"])
         if found is not None:
             facts["cache"] = {"key": shelf.key, "record": found}
+        facts["configuration"] = provenance.keep_configuration(snakemake.config, with_host)
         provenance.write_record(record, facts, digest.file_digests(script), with_host)
         finished = True
         if shelf is not None and found is None and SEGMENT not in outputs:

@@ -66,7 +66,7 @@ def export_onnx(
 ) -> None:
     """Write a trained model as ONNX (dynamic batch), checked against torch with onnxruntime.
 
-    Needs the extra `onnx`: pip install 'defraction[onnx]'.
+    Needs onnx, onnxruntime and onnxscript: make setup installs them.
     """
     if output.suffix != ".onnx":
         raise ValueError(f"{output}: give an output that ends in .onnx")

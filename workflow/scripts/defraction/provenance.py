@@ -41,6 +41,8 @@ DISTRIBUTIONS = {
 }
 """Packages that shape results: module name and name in records, that of the distribution on PyPI; of CuPy there is one
 distribution for each CUDA (cupy-cuda13x), so it goes by its module's name."""
+CONFIGURATIONS = Path("results/configurations")
+"""Where the configurations that results were made with are kept, each once under its digest."""
 ABSOLUTE = re.compile(r"(?<![\w./])(?!//)(?:/[^\s/:,;'\"()]+){2,}/?")
 """An absolute path of two names or more in a text; URLs and units (eV/atom) are none."""
 
@@ -154,6 +156,65 @@ def write_record(path: Path, facts: dict, code_files: dict[str, str] | None = No
     partial = path.with_name(f".{path.name}.tmp{os.getpid()}")
     partial.write_text(sealed(record))
     place(partial, path)
+
+
+def keep_configuration(config: dict, with_host: bool = True) -> dict:
+    """Keep the complete configuration of a run below the results, once for all jobs that ran with it.
+
+    The file is no output of a rule, so that nothing reruns when another key of the configuration changes; Snakemake
+    takes it by `--configfile`.
+
+    Args:
+        config: plain values, defaults filled in.
+        with_host: whether folders outside the study are kept; else a path there is cut to its name.
+
+    Returns:
+        Path, size [byte] and SHA-256 of the file, which is named by the latter.
+    """
+    path, text = configuration_file(config if with_host else without_folders(config))
+    if not path.is_file() or path.read_bytes() != text.encode():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # two machines may write it at the same time
+        partial = path.with_name(f".{path.name}.tmp{platform.node()}-{os.getpid()}")
+        partial.write_text(text)
+        place(partial, path)
+    return {"path": str(path), "bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def configuration_file(config: dict) -> tuple[Path, str]:
+    """Path below the study, and text, of a configuration's file."""
+    text = _text(config)
+    return CONFIGURATIONS / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json", text
+
+
+def outside(path: str) -> bool:
+    """Whether a recorded path leads out of the study's folder."""
+    return os.path.isabs(path) or Path(path).parts[:1] == ("..",)
+
+
+def without_folders(value):
+    """Plain values in which each path that leads out of the study is cut to its name."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and outside(value) else value
+
+
+def segments_mark(record: Path | str) -> Path:
+    """The empty file beside a record that says: made in several segments. It spares whoever plans a look into every
+    record."""
+    path = Path(record)
+    return path.with_name(f"{path.name.removesuffix('.record.json')}.segments")
+
+
+def mark_segments(record: Path, segments: int) -> None:
+    """Write that file, or remove it where there was one segment."""
+    mark = segments_mark(record)
+    if segments > 1:
+        mark.touch()
+    else:
+        mark.unlink(missing_ok=True)
 
 
 def place(partial: Path, path: Path) -> None:

@@ -111,6 +111,7 @@ def orphans(records: Iterable[dict[str, Any]], wanted: list[dict[str, set[str]]]
         records: as `provenance.read_records` gives them.
         wanted: `needed` of each configuration; a job stays if one of them has all its wildcards.
     """
+    from defraction import provenance
 
     def stays(rule: str, wildcards: dict[str, str]) -> bool:
         names = dict(wildcards)
@@ -128,7 +129,7 @@ def orphans(records: Iterable[dict[str, Any]], wanted: list[dict[str, set[str]]]
         if stays(record["rule"], record["wildcards"]):
             continue
         paths = [*(output["path"] for output in record["outputs"]), record["record"]]
-        paths += [record["log"], *_segment_logs(record["log"])]
+        paths += [str(provenance.segments_mark(record["record"])), record["log"], *_segment_logs(record["log"])]
         paths = [path for path in paths if path not in kept]
         files = [path for path in map(Path, paths) if path.is_file() and _inside(path)]
         found.append(Orphan(record["rule"], record["wildcards"], files))

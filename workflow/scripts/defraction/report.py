@@ -354,6 +354,7 @@ def _displacement(row: Row) -> dict[str, str]:
         "snapshots": row["snapshots"],
         "mean": numbers["mean"],
         "range": f"{numbers['min']} to {numbers['max']}" if row["snapshots"] != "1" else "",
+        "debye": ", ".join(f"{float(row[key]):.3f}" for key in ("debye_classical", "debye_quantum") if row[key]),
         "published": f"{float(row['published']):g}" if row["published"] else "",
         "remark": "; ".join(filter(None, [row["measured_on"], row["note"]])),
     }

@@ -1,7 +1,8 @@
 """How far atoms of computed structures lie from the sites of their crystal, counted as the article does. Lengths in Å.
 
 The article counts displacements (its section 3.2 and Fig. 4, section 3.3 and Fig. 6). Structures of ab initio molecular
-dynamics have one set of numbers for each snapshot, relaxed point defects one.
+dynamics have one set of numbers for each snapshot, relaxed point defects one; beside thermal motion stands that of a
+Debye solid in equilibrium.
 """
 
 import math
@@ -11,15 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_masses, atomic_numbers
 from ase.io import read
 
+from defraction.first_principles.debye import rms_component
 from defraction.hosts import BASIS
 from defraction.published import PublishedDisplacement, read_displacements, stand_in
 from defraction.tables import write_rows
 
 COLUMNS = (
-    "condition", "quantity", "snapshots", "atoms", "mean", "min", "max", "measured_on", "published", "page", "where",
-    "note",
+    "condition", "quantity", "snapshots", "atoms", "mean", "min", "max", "debye_classical", "debye_quantum",
+    "measured_on", "published", "page", "where", "note",
 )  # fmt: skip
 QUANTITIES = ("largest", "rms", "x_largest", "x_rms", "x_atoms:0:0.04", "x_atoms:0:0.08")
 """Measured in any case; the article's come on top."""
@@ -141,6 +144,7 @@ def measure(quantity: str, displacement: np.ndarray) -> float:
 def write_table(
     structures: Mapping[str, Path | str],
     hosts: Mapping[str, tuple[str, str]],
+    thermal: Mapping[str, tuple[float, float | None]],
     published: Path | str,
     output: Path | str,
 ) -> None:
@@ -149,6 +153,7 @@ def write_table(
     Args:
         structures: extended XYZ by condition id, a frame for each snapshot.
         hosts: crystal structure and name of the host by condition id.
+        thermal: temperature and the host's Debye temperature [K], None if not known, by id of a thermal condition.
         published: resources/paper/displacements.csv; a condition of the article that is not among `structures` is
             compared with the nearest of its kind (`published.stand_in`), and the row says so.
     """
@@ -159,10 +164,23 @@ def write_table(
         snapshots = [sites_of(atoms, *hosts[condition]).displacement for atoms in read(path, ":")]
         own = [entry for entry in numbers if substitutes.get(entry.condition) == condition]
         wanted = dict.fromkeys([*QUANTITIES, *(entry.quantity for entry in own)])
+        model = _debye(*thermal.get(condition, (0.0, None)), hosts[condition][1])
         for quantity in wanted:
             entry = next((e for e in own if e.quantity == quantity), None)
-            rows.append(_row(condition, quantity, snapshots, entry))
+            rows.append(_row(condition, quantity, snapshots, entry) | model.get(quantity, {}))
     write_rows(output, COLUMNS, rows)
+
+
+def _debye(temperature: float, debye_temperature: float | None, host: str) -> dict[str, dict[str, float]]:
+    """Columns of the Debye model by quantity: root mean squares in equilibrium, along x and of the length."""
+    if debye_temperature is None:
+        return {}
+    along_x = rms_component(temperature, debye_temperature, float(atomic_masses[atomic_numbers[host]]))
+    factors = {"x_rms": 1.0, "rms": math.sqrt(3)}
+    return {
+        quantity: {f"debye_{name}": factor * value for name, value in along_x.items()}
+        for quantity, factor in factors.items()
+    }
 
 
 def _row(condition: str, quantity: str, snapshots: Sequence[np.ndarray], entry: PublishedDisplacement | None) -> dict:
@@ -175,6 +193,8 @@ def _row(condition: str, quantity: str, snapshots: Sequence[np.ndarray], entry: 
         "mean": math.fsum(values) / len(values),
         "min": min(values),
         "max": max(values),
+        "debye_classical": None,
+        "debye_quantum": None,
         "measured_on": "" if entry is None or entry.condition == condition else f"instead of {entry.condition}",
         "published": None if entry is None else entry.value,
         "page": "" if entry is None else entry.page,

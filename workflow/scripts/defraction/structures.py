@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 MERGE_DISTANCE = 0.1  # Å within which symmetry images of one site are one atom on a special position
 CLASH_DISTANCE = 0.3  # Å; no two atoms of a real crystal are so close
+# pymatgen takes positive coordinates within 1e-4 of these, relative to them, for rounded ones and replaces them.
+ROUNDED_BY_OTHERS = (1 / 3, 2 / 3)
+ROUNDING_OF_OTHERS = 1.1e-4
+HARMLESS = 1e-6  # Å
 
 _CELL_TAGS = [
     f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
@@ -48,7 +52,9 @@ def write_structures(
     `info["repeat"]` (default: 1, 1, 1) become CIF items and XYZ keys, as do the periodic directions. `metadata` (plain
     values) goes into every block as `_defraction_origin` and into every frame as `origin`; without it, `info["origin"]`
     of each image is kept. What `info` holds of `BUILT` joins it, and what it holds of `SNAPSHOT` under `snapshot`.
-    Everything else in `info` goes into the XYZ file only. Positions are not wrapped.
+    Everything else in `info` goes into the XYZ file only. Positions are not wrapped; where pymatgen would move atoms to
+    1/3 or 2/3, the CIF holds all atoms moved by whole cells to negative coordinates along that axis, and
+    `_defraction_moved` by how many: `read_structures` moves them back.
 
     Raises ValueError for no images, non-finite numbers, or a cell that is not in standard orientation.
     """
@@ -141,11 +147,26 @@ def _fill_block(block: gemmi.cif.Block, atoms: Atoms, facts: dict) -> None:
         block.set_pair("_defraction_origin", gemmi.cif.quote(json.dumps(facts["origin"], sort_keys=True)))
     block.init_loop("_space_group_symop_", ["operation_xyz"]).add_row(["'x, y, z'"])
     fractions = atoms.cell.scaled_positions(atoms.positions)
+    if (moved := _moved(fractions, atoms.cell.lengths())).any():
+        block.set_pair("_defraction_moved", "'" + " ".join(map(str, moved.tolist())) + "'")
+        fractions = fractions + moved
     symbols = atoms.get_chemical_symbols()
     labels = [f"{symbol}{i}" for i, symbol in enumerate(symbols, start=1)]
     columns = [labels, symbols, *(_decimals(fractions[:, i]) for i in range(3)), ["1"] * len(atoms)]
     loop = block.init_loop("_atom_site_", ["label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy"])
     loop.set_all_values(columns)
+
+
+def _moved(fractions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """By how many cells along each axis atoms must move so that no reader takes a coordinate for a rounded third."""
+    moved = np.zeros(3, int)
+    for axis in range(3):
+        along = fractions[:, axis]
+        for third in ROUNDED_BY_OTHERS:
+            off = np.abs(along - third)
+            if ((off < ROUNDING_OF_OTHERS * third) & (off * lengths[axis] > HARMLESS)).any():
+                moved[axis] = -int(np.floor(along.max())) - 1
+    return moved
 
 
 def _frame(atoms: Atoms, facts: dict) -> Atoms:
@@ -206,6 +227,8 @@ def _atoms_of_block(block: gemmi.cif.Block) -> Atoms:
     written_here = block.find_value("_defraction_repeat") is not None
     if len(operations) > 1:
         numbers, fractions, labels = _expand(numbers, fractions, labels, operations, np.asarray(cell))
+    if (text := block.find_value("_defraction_moved")) is not None:
+        fractions = fractions - [int(word) for word in gemmi.cif.as_string(text).split()]
     if not written_here:  # our own finite specimens may hold atoms near each other across the outline
         numbers, fractions = _merge(numbers, fractions, labels, np.asarray(cell))
     atoms = Atoms(numbers, scaled_positions=fractions, cell=cell, pbc=True)

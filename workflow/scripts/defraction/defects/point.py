@@ -111,8 +111,8 @@ def point_defect(unit: Atoms, settings: dict, periodic: bool = True) -> Atoms:
       the number is c N rounded, halves up.
 
     Beside it, or with a list of entries under `defects`: `supercell` [i, j, k], `seed` (whole number, needed for random
-    sites), `minimum_separation` [Å] between any two defects, periodic images included, and `repeat` (stored in
-    `info`). `periodic` False makes a block that ends at its faces, as `supercell` does.
+    sites), `minimum_separation` [Å] between any two defects, periodic images included, those of a block too, and
+    `repeat` (stored in `info`). `periodic` False makes a block that ends at its faces, as `supercell` does.
 
     Chosen sites are taken first, in the order of the list, then random ones. Random sites are distinct. Each entry
     walks through a permutation of all its sites, drawn from the seed and the entry's place in the list, and takes what
@@ -201,10 +201,11 @@ class _Crowd:
         fractions = np.round(self.perfect.cell.scaled_positions(self.candidates(kind)), 6) % 1
         return np.lexsort(fractions.T[::-1])
 
-    def distances(self, number: int, points: np.ndarray) -> np.ndarray:
-        """Distances [Å] of `points` from the defect of that number, minimum image along periodic axes."""
+    def distances(self, number: int, points: np.ndarray, periodic: bool | None = None) -> np.ndarray:
+        """Distances [Å] of `points` from the defect of that number, minimum image along periodic axes, or all."""
         own = self.positions[number][None]
-        return get_distances(own, points, cell=self.perfect.cell, pbc=self.perfect.pbc)[1][0]
+        pbc = self.perfect.pbc if periodic is None else periodic
+        return get_distances(own, points, cell=self.perfect.cell, pbc=pbc)[1][0]
 
     def place(self, entry: dict, number: int, site: int) -> None:
         kind = self.kind(entry)
@@ -213,7 +214,7 @@ class _Crowd:
             raise ValueError(f"{_name(entry)}: the site at {self.where(point)} is taken already")
         for other in range(len(self.positions)):
             least = self._least(entry, self.entries[other])
-            if least > 0 and (apart := self.distances(other, point[None])[0]) < least - 1e-9:
+            if least > 0 and (apart := self.distances(other, point[None], True)[0]) < least - 1e-9:
                 raise ValueError(
                     f"{_name(entry)}: the site at {self.where(point)} is {apart:.2f} Å from another defect; at least "
                     f"{least:.2f} Å are asked for"
@@ -290,16 +291,18 @@ class _Crowd:
     def _close(self, free: np.ndarray, tree, owner: np.ndarray, point: np.ndarray, least: float) -> None:
         if least > 0:
             fractions = self.perfect.cell.scaled_positions(point[None])[0]
-            inside = np.where(self.perfect.pbc, fractions % 1, fractions) @ np.asarray(self.perfect.cell)
+            inside = (fractions % 1) @ np.asarray(self.perfect.cell)
             free[owner[tree.query_ball_point(inside, least - 1e-9)]] = False
 
     def _images(self, points: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
-        """`points` in the cell with their periodic images within `reach` [Å] of it, and whose image each one is."""
-        fractions = self.perfect.cell.scaled_positions(points)
-        fractions = np.where(self.perfect.pbc, fractions % 1, fractions)
+        """`points` in the cell with their periodic images within `reach` [Å] of it, and whose image each one is.
+
+        Those of a block too: other programs read its file as a periodic cell.
+        """
+        fractions = self.perfect.cell.scaled_positions(points) % 1
         margin = reach / self.width + 1e-6
         images, owner = [], []
-        for shift in product(*[(-1, 0, 1) if periodic else (0,) for periodic in self.perfect.pbc]):
+        for shift in product((-1, 0, 1), repeat=3):
             moved = fractions + shift
             near = ((moved >= -margin) & (moved <= 1 + margin)).all(axis=1) | (not any(shift))
             images.append(moved[near])

@@ -21,9 +21,11 @@ def build(host: Host, settings: dict) -> Atoms:
     """Bicrystal of `host`: the matrix below, its mirror image above, one atomic plane shared between them.
 
     `settings["size"]` is the extent [Å] along x, y and z, rounded to whole periods along x and z and to an odd number
-    of atomic planes along y. The cell is one period in the plane times the whole stack, with half a plane's distance
-    left above and below; `info["repeat"]` is [n_x, 1, n_z]. The reference cell, to which zone axes refer, is the
-    conventional cube of the matrix. In fcc the boundary is the usual stacking ...ABCACBA... without further faults; in
+    of atomic planes along y. The cell is one period in the plane times the whole stack, with one plane's distance left
+    above and below: the uppermost plane is the image of the lowest one, and programs that know periodic cells only
+    would else see the two face each other at the distance of neighbouring planes, far too close. Now one plane is
+    missing there. `info["repeat"]` is [n_x, 1, n_z]. The reference cell, to which zone axes refer, is the conventional
+    cube of the matrix. In fcc the boundary is the usual stacking ...ABCACBA... without further faults; in
     bcc it is the reflection boundary without the rigid shift along the twinning direction that some potentials prefer.
 
     `settings["thickness"]` [Å] makes a stack instead: matrix and twin alternate from the matrix at the bottom, each so
@@ -36,7 +38,7 @@ def build(host: Host, settings: dict) -> Atoms:
     Raises ValueError for sizes that are missing, not positive, or too thin for a plane on either side of a boundary.
     """
     matrix, planes, lamella = _matrix(host, settings)
-    spacing = matrix.cell[1, 1] / planes
+    spacing = matrix.cell[1, 1] / (planes + 1)
     if lamella is None:
         middle = matrix.cell[1, 1] / 2
         plane = np.round((matrix.positions[:, 1] - middle) / spacing).astype(int)
@@ -63,17 +65,17 @@ def _stack(host: Host, matrix: Atoms, planes: int, lamella: int) -> Atoms:
     """Planes of the matrix put in the order in which mirrors at every `lamella`-th plane would show them."""
     vectors, per_period = FRAMES[host.crystal_structure]
     cell = oriented_cell(host, vectors)
-    spacing = matrix.cell[1, 1] / planes
+    spacing = matrix.cell[1, 1] / (planes + 1)
     members = [np.flatnonzero(np.round(cell.positions[:, 1] / spacing) == number) for number in range(per_period)]
     first = lamella - 1  # planes below the first boundary
     phase = (np.arange(planes) - first) % (2 * lamella)
     source = first - np.minimum(phase, 2 * lamella - phase)  # the distance to the next even mirror, in the first grain
     rows = [members[number % per_period] for number in source]
     atoms = cell[np.concatenate(rows)]
-    atoms.positions[:, 1] = (np.repeat(np.arange(planes), [len(row) for row in rows]) + 0.5) * spacing
+    atoms.positions[:, 1] = (np.repeat(np.arange(planes), [len(row) for row in rows]) + 1) * spacing
     atoms.set_cell(matrix.cell)
     atoms.pbc = matrix.pbc
-    boundaries = (np.arange(first, planes - 1, lamella) + 0.5) * spacing
+    boundaries = (np.arange(first, planes - 1, lamella) + 1) * spacing
     atoms.info = {**matrix.info, "boundaries": boundaries.tolist()}
     return atoms
 
@@ -104,8 +106,8 @@ def _matrix(host: Host, settings: dict) -> tuple[Atoms, int, int | None]:
     atoms = cell.repeat((1, -(-planes // per_period), 1))
     plane = np.round(atoms.positions[:, 1] / spacing).astype(int)
     atoms = atoms[plane < planes]
-    atoms.positions[:, 1] += spacing / 2
-    atoms.set_cell(np.diag([lengths[0], planes * spacing, lengths[2]]))
+    atoms.positions[:, 1] += spacing
+    atoms.set_cell(np.diag([lengths[0], (planes + 1) * spacing, lengths[2]]))
     atoms.pbc = [True, False, True]
     repeat = [max(1, round(size[0] / lengths[0])), 1, max(1, round(size[2] / lengths[2]))]
     atoms.info = {"reference_cell": cell.info["reference_cell"], "repeat": repeat}

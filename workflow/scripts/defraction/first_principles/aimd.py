@@ -23,7 +23,6 @@ from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
 from defraction.first_principles.calculator import FIRST_RUNG_THAT_CHANGES_ENERGIES, Factory, Ladder, calculator
-from defraction.first_principles.debye import rms_component
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,6 @@ def run(
     restart_dir: Path,
     txt=None,
     walltime: float | None = None,
-    debye_temperature: float | None = None,
 ) -> tuple[list[Atoms], dict]:
     """Snapshots of a crystal at a temperature.
 
@@ -49,14 +47,12 @@ def run(
         restart_dir: folder of the restart state.
         txt: where the calculator writes its log.
         walltime: [s] of this call.
-        debye_temperature: of the crystal [K]; with it the summary holds the Debye model's displacements too.
 
     Returns:
         snapshots (positions with the mean displacement removed, momenta, energy, forces; `info` of `atoms` and flight,
         step, time [fs], temperature [K]) and a summary: displacements of every snapshot, their mean and spread over
         snapshots (standard deviation; null of a single one), flights, times and temperatures of the snapshots, rung,
-        energies_comparable, energy_drift [eV per atom, published only], debye (rms of one component at equilibrium
-        [Å]), settings.
+        energies_comparable, energy_drift [eV per atom, published only], settings.
 
     Raises:
         NotSelfConsistent: a geometry has no self-consistent density on any rung.
@@ -129,7 +125,7 @@ def run(
     snapshots = [
         _snapshot(atoms, trajectory.frames[flight * (steps + 1) + step], section["timestep"]) for flight, step in wanted
     ]
-    return snapshots, _summary(atoms, trajectory.frames, snapshots, settings, debye_temperature)
+    return snapshots, _summary(atoms, trajectory.frames, snapshots, settings)
 
 
 def run_file(
@@ -141,11 +137,10 @@ def run_file(
     restart_dir: Path,
     calculator_factory: Factory = calculator,
     walltime: float | None = None,
-    debye_temperature: float | None = None,
 ) -> None:
     """File form of `run`: writes the snapshots (extended XYZ), the summary (JSON) and the calculator's log."""
     with calculator_log(restart_dir, gpaw_txt) as txt:
-        snapshots, summary = run(atoms, settings, calculator_factory, restart_dir, txt, walltime, debye_temperature)
+        snapshots, summary = run(atoms, settings, calculator_factory, restart_dir, txt, walltime)
     write(out_extxyz, snapshots, format="extxyz")
     if out_json is not None:
         Path(out_json).write_text(json.dumps(summary, indent=2) + "\n")
@@ -207,9 +202,7 @@ def _spread(values: list[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _summary(
-    perfect: Atoms, frames: list[dict], snapshots: list[Atoms], settings: dict, debye_temperature: float | None
-) -> dict:
+def _summary(perfect: Atoms, frames: list[dict], snapshots: list[Atoms], settings: dict) -> dict:
     each = [displacement_statistics(_displacements(snapshot.positions, perfect)) for snapshot in snapshots]
     rung = max(frame["rung"] for frame in frames)
     summary = {
@@ -224,10 +217,6 @@ def _summary(
         "energies_comparable": rung < FIRST_RUNG_THAT_CHANGES_ENERGIES,
         "settings": settings,
     }
-    if debye_temperature:
-        mass = float(perfect.get_masses().mean())
-        rms = rms_component(settings["aimd"]["temperature"], debye_temperature, mass)
-        summary["debye"] = {"debye_temperature": debye_temperature, "rms": rms}
     if settings["aimd"]["protocol"] == "published":
         masses = perfect.get_masses()[:, None]
         totals = [frame["energy"] + 0.5 * float((frame["momenta"] ** 2 / masses).sum()) for frame in frames]

@@ -50,15 +50,30 @@ def rung_changes(electronic: dict, rung: int) -> dict:
     return changes
 
 
-def check_comparable(rungs: Sequence[int], what: str) -> None:
-    """Raise ValueError if some cells of one fit, but not all, were computed with the smearing of the last rung."""
-    changed = sum(rung >= FIRST_RUNG_THAT_CHANGES_ENERGIES for rung in rungs)
-    if 0 < changed < len(rungs):
-        raise ValueError(
-            f"{what}: {changed} of {len(rungs)} cells converged on the last rung only, whose smearing changes energies "
-            "and stresses, so one curve through all of them means nothing. Try a larger electronic.width, a denser "
-            "electronic.kpoints or a higher electronic.cutoff in the first-principles overrides."
-        )
+def cells_of_one_fit(frames: Sequence[dict], count: int) -> list[dict | None]:
+    """The frames that one curve goes through, of `count` cells computed one after the other; None: still to compute.
+
+    The last rung smears otherwise, so one curve through its energies or stresses and those of other rungs would mean
+    nothing. Where a cell needs it, those computed before on another rung are computed again, in their order, once all
+    have been computed; their frames follow behind the others.
+
+    Args:
+        frames: computed so far, in the order of computing, each with its `rung`.
+        count: number of cells.
+    """
+    cells: list[dict | None] = [*frames[:count], *[None] * (count - len(frames))]
+    if len(frames) >= count:
+        again = [i for i, frame in enumerate(frames[:count]) if frame["rung"] < FIRST_RUNG_THAT_CHANGES_ENERGIES]
+        if len(again) < count:
+            later = iter(frames[count:])
+            for i in again:
+                cells[i] = next(later, None)
+    return cells
+
+
+def highest_rung(frames: Sequence[dict]) -> int:
+    """The rung on which the next cell begins: what one needed, the next needs too."""
+    return max((frame["rung"] for frame in frames), default=0)
 
 
 def calculator(

@@ -9,6 +9,7 @@ gamma/2 and gamma do. Cells with inner freedom (diamond) are relaxed in it.
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,15 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.optimize import BFGS
 
-from defraction.first_principles.calculator import Factory, Ladder, calculator, check_comparable
+from defraction.first_principles.calculator import (
+    FIRST_RUNG_THAT_CHANGES_ENERGIES,
+    Factory,
+    Ladder,
+    calculator,
+    cells_of_one_fit,
+    highest_rung,
+)
+from defraction.first_principles.tables import AL, ELASTIC_LEAST
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
 
 log = logging.getLogger(__name__)
@@ -68,6 +77,32 @@ def fit(amplitudes: dict[str, np.ndarray], stresses: dict[str, np.ndarray]) -> d
     }
 
 
+def doubts(host: dict, crystal: Atoms, settings: dict) -> list[str]:
+    """Why elastic constants at these settings mean nothing: sentences, none if nothing is known against them.
+
+    Meshes are compared by their density, as points per edge of the primitive cell of Al (`tables.ELASTIC_LEAST`).
+
+    Args:
+        host: has `name` and `crystal_structure`.
+        crystal: its cell, without strain.
+        settings: of `settings_for(..., task="elastic")`.
+    """
+    electronic = settings["electronic"]
+    points = (math.prod(electronic["kpoints"]) * crystal.get_volume() / (AL**3 / 4)) ** (1 / 3)
+    mesh = " x ".join(map(str, electronic["kpoints"]))
+    if electronic["moments"] or host["crystal_structure"] == "diamond":
+        found, least, what = points, ELASTIC_LEAST["Fe"], "points"
+    else:
+        found, least, what = points * electronic["width"], ELASTIC_LEAST["Al"], "eV of points times width"
+    if found >= least:
+        return []
+    return [
+        f"{host['name']}: elastic constants of a mesh of {mesh} points and a smearing of {electronic['width']:g} eV "
+        f"mean nothing, C44 least of all: per edge of the primitive cell of Al these are {found:.1f} {what}, and "
+        f"{least:g} are the least. Take the preset laptop or paper, or more of elastic.kpoints or elastic.width."
+    ]
+
+
 def elastic_constants(
     host: dict,
     lattice_parameter: float,
@@ -89,10 +124,13 @@ def elastic_constants(
 
     Returns:
         c11, c12, c44, bulk_modulus [GPa], zener (anisotropy 2 C44 / (C11 - C12)), residual_stress and fit_residual of
-        `fit`, lattice_parameter, strains and stresses [GPa] of every cell, rung, settings.
+        `fit`, lattice_parameter, strains and stresses [GPa] of every cell, rung, energies_comparable, warnings (of
+        `doubts`), settings. A cell begins on the rung that the one before needed; if that becomes the last rung, all
+        are computed on it.
 
     Raises:
-        ValueError: what was found is no stable cubic crystal, or only some cells needed the last rung.
+        ValueError: what was found is no stable cubic crystal.
+        NotSelfConsistent: a cell has no self-consistent density on any rung.
         WallTimeReached: the same call made again goes on.
     """
     section = settings["elastic"]
@@ -100,13 +138,17 @@ def elastic_constants(
         host["name"], host["crystal_structure"], a=lattice_parameter, cubic=section["cell"] == "conventional"
     )
     cells = strains(section["strain"])
+    warnings = doubts(host, crystal, settings)
+    for warning in warnings:
+        log.warning("%s", warning)
     trajectory = Trajectory(Path(restart_dir) / "strains.jsonl", fingerprint(crystal, settings))
     clock = Clock(walltime)
-    for done in range(len(trajectory.frames), len(cells)):
+    while None in (frames := cells_of_one_fit(trajectory.frames, len(cells))):
         clock.check(f"elastic constants of {host['name']}")
-        kind, amplitude = cells[done]
+        number = frames.index(None)
+        kind, amplitude = cells[number]
         image = strained(crystal, kind, amplitude)
-        image.calc = Ladder(calculator_factory, settings, txt)
+        image.calc = Ladder(calculator_factory, settings, txt, highest_rung(trajectory.frames))
         if len(image) > 1 and not BFGS(image, logfile=None, alpha=section["curvature"]).run(
             section["fmax"], MOST_STEPS
         ):
@@ -119,15 +161,14 @@ def elastic_constants(
         clock.step_done()
         log.info(
             "%s %s %d of %d: %+.4f, stress %s GPa, %s",
-            host["name"], kind, done + 1, len(cells), amplitude, np.array2string(stress, precision=3),
-            clock.left(len(cells) - done - 1),
+            host["name"], kind, number + 1, len(cells), amplitude, np.array2string(stress, precision=3),
+            clock.left(frames.count(None) - 1),
         )  # fmt: skip
-    check_comparable([frame["rung"] for frame in trajectory.frames], f"elastic constants of {host['name']}")
     amplitudes, stresses = {}, {}
     for kind in ("stretch", "shear"):
-        frames = [frame for frame in trajectory.frames if frame["kind"] == kind]
-        amplitudes[kind] = np.array([frame["amplitude"] for frame in frames])
-        stresses[kind] = np.array([frame["stress"] for frame in frames])
+        alike = [frame for frame in frames if frame["kind"] == kind]
+        amplitudes[kind] = np.array([frame["amplitude"] for frame in alike])
+        stresses[kind] = np.array([frame["stress"] for frame in alike])
     result = fit(amplitudes, stresses)
     if not (result["c44"] > 0 and result["c11"] > abs(result["c12"])):
         raise ValueError(
@@ -141,7 +182,9 @@ def elastic_constants(
         "lattice_parameter": lattice_parameter,
         "strains": {kind: values.tolist() for kind, values in amplitudes.items()},
         "stresses": {kind: values.tolist() for kind, values in stresses.items()},
-        "rung": max(frame["rung"] for frame in trajectory.frames),
+        "rung": highest_rung(frames),
+        "energies_comparable": highest_rung(frames) < FIRST_RUNG_THAT_CHANGES_ENERGIES,
+        "warnings": warnings,
         "settings": settings,
     }
 

@@ -8,7 +8,14 @@ import numpy as np
 from ase import units
 from ase.build import bulk
 
-from defraction.first_principles.calculator import Factory, Ladder, calculator, check_comparable
+from defraction.first_principles.calculator import (
+    FIRST_RUNG_THAT_CHANGES_ENERGIES,
+    Factory,
+    Ladder,
+    calculator,
+    cells_of_one_fit,
+    highest_rung,
+)
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
 
 log = logging.getLogger(__name__)
@@ -68,11 +75,12 @@ def equation_of_state(
 
     Returns:
         lattice_parameter [Å], bulk_modulus [GPa], energy_per_atom [eV], magnetic_moment_per_atom [muB], volumes
-        [Å^3 per atom], energies [eV per atom], fit_residual [eV per atom], rung, settings.
+        [Å^3 per atom], energies [eV per atom], fit_residual [eV per atom], rung, energies_comparable, settings. A
+        volume begins on the rung that the one before needed; if that becomes the last rung, all are computed on it.
 
     Raises:
-        ValueError: no minimum among the volumes, another crystal structure, or energies that do not belong together:
-            only some volumes needed the last rung.
+        ValueError: no minimum among the volumes, or another crystal structure.
+        NotSelfConsistent: a volume has no self-consistent density on any rung.
         WallTimeReached: the same call made again goes on.
     """
     host = host if isinstance(host, dict) else vars(host)
@@ -90,10 +98,12 @@ def equation_of_state(
     ]
     trajectory = Trajectory(Path(restart_dir) / "volumes.jsonl", fingerprint(images[0], settings))
     clock = Clock(walltime)
-    for done, image in enumerate(images[len(trajectory.frames) :], start=len(trajectory.frames) + 1):
+    while None in (frames := cells_of_one_fit(trajectory.frames, len(images))):
         clock.check(f"equation of state of {host['name']}")
+        number = frames.index(None)
+        image = images[number]
         n = len(image)
-        image.calc = Ladder(calculator_factory, settings, txt)
+        image.calc = Ladder(calculator_factory, settings, txt, highest_rung(trajectory.frames))
         energy = image.get_potential_energy()
         trajectory.append(
             volume=image.get_volume() / n,
@@ -104,12 +114,11 @@ def equation_of_state(
         clock.step_done()
         log.info(
             "%s volume %d of %d: %.4f Å^3 and %.5f eV per atom, %s",
-            host["name"], done, len(images), image.get_volume() / n, energy / n, clock.left(len(images) - done),
+            host["name"], number + 1, len(images), image.get_volume() / n, energy / n,
+            clock.left(frames.count(None) - 1),
         )  # fmt: skip
-    check_comparable([frame["rung"] for frame in trajectory.frames], f"equation of state of {host['name']}")
-    volumes = np.array([frame["volume"] for frame in trajectory.frames])
-    energies = np.array([frame["energy"] for frame in trajectory.frames])
-    moments = np.array([frame["moment"] for frame in trajectory.frames])
+    volumes, energies, moments = (np.array([f[key] for f in frames]) for key in ("volume", "energy", "moment"))
+    rung = highest_rung(frames)
     volume, energy, bulk_modulus, residual = fit(volumes, energies)
     return {
         "lattice_parameter": float((volume * ATOMS_PER_CONVENTIONAL_CELL[structure]) ** (1 / 3)),
@@ -119,7 +128,8 @@ def equation_of_state(
         "volumes": volumes.tolist(),
         "energies": energies.tolist(),
         "fit_residual": residual,
-        "rung": max(frame["rung"] for frame in trajectory.frames),
+        "rung": rung,
+        "energies_comparable": rung < FIRST_RUNG_THAT_CHANGES_ENERGIES,
         "settings": settings,
     }
 

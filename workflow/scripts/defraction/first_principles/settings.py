@@ -20,6 +20,8 @@ from defraction.first_principles.tables import (
     CUTOFF,
     ELASTIC,
     ELASTIC_CONVERGENCE,
+    ELASTIC_KPOINTS,
+    ELASTIC_WIDTH,
     EQUATION_OF_STATE,
     FE,
     GPA,
@@ -89,7 +91,7 @@ def settings_for(
         "cutoff": max(cutoffs.values()),
         "kpoints": [1, 1, 1],
         "smearing": "marzari-vanderbilt",
-        "width": WIDTH[name] if name in WIDTH else 0.1 if moments or row["crystal_structure"] == "diamond" else 0.2,
+        "width": WIDTH[name] if name in WIDTH else 0.1 if _class(row) == "Fe" else 0.2,
         "moments": moments,
         "convergence": dict(CONVERGENCE[preset]),
         "max_iterations": 333,
@@ -108,11 +110,12 @@ def settings_for(
         electronic["convergence"] = dict(LATTICE_CONVERGENCE)
         section = {"cell": lattice["cell"], **EQUATION_OF_STATE.get(name, OTHER_EQUATION_OF_STATE)}
     elif task == "elastic":
-        elastic = dict(ELASTIC[preset])
-        points = elastic.pop("kpoints")
+        points = ELASTIC_KPOINTS[preset][_class(row)]
         electronic["kpoints"] = [points if name == "Al" else _primitive_points(row, points)] * 3
+        if _class(row) == "Al":
+            electronic["width"] = ELASTIC_WIDTH
         electronic["convergence"] = dict(ELASTIC_CONVERGENCE)
-        section = {**elastic, "curvature": _curvature(row)}
+        section = {**ELASTIC[preset], "curvature": _curvature(row)}
     elif task == "relax":
         points = _edge_points(row, RELAX_KPOINTS[preset])
         table = RELAX_KPOINTS[preset]
@@ -165,6 +168,14 @@ def _cutoff(element: str, preset: str) -> float:
 def _moments(row: Mapping) -> dict[str, float]:
     moment = float(row["magnetic_moment"])
     return {row["name"]: moment} if moment else {}
+
+
+def _class(row: Mapping) -> str:
+    """The host of the tables that `row` is alike: Al, of metals without moments; Fe, of magnetic ones, and of
+    semiconductors, which smear as little."""
+    if row["name"] in WIDTH:
+        return row["name"]
+    return "Fe" if _moments(row) or row["crystal_structure"] == "diamond" else "Al"
 
 
 def _curvature(row: Mapping) -> float:

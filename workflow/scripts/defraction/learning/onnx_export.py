@@ -45,7 +45,9 @@ def export(folder: Path | str, output: Path | str) -> dict[str, Any]:
     """
     missing = [name for name in PACKAGES if not _present(name)]
     if missing:
-        raise ModuleNotFoundError(f"ONNX needs {', '.join(missing)}: pip install 'defraction[onnx]'")
+        raise ModuleNotFoundError(
+            f"ONNX needs {', '.join(missing)}: make setup installs it; elsewhere pip install '.[onnx]' in the clone"
+        )
     import onnx
 
     output = Path(output)

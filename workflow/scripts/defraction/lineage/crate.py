@@ -16,10 +16,20 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
-from defraction.lineage.study import Study, computed, contents, outside, settings, without_folders
+from defraction.lineage.study import Study, computed, configuration, contents, settings
 from defraction.lineage.trace import environment
 from defraction.lineage.verify import lines, verify
-from defraction.provenance import sealed, sha256, spent, strip_host
+from defraction.provenance import (
+    ABSOLUTE,
+    configuration_file,
+    outside,
+    sealed,
+    segments_mark,
+    sha256,
+    spent,
+    strip_host,
+    without_folders,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +52,21 @@ CODE = (
     "workflow/scripts/*.py",
     "workflow/scripts/defraction/**/*.py",
 )
-SETTING_UP = ("pyproject.toml", "requirements*.txt", "workflow/envs/*", "workflow/report/*")
-"""What the code needs beside itself: packages with their versions, texts of the report."""
+SETTING_UP = (
+    ".snakemake-workflow-catalog.yml",
+    "LICENSE",
+    "Makefile",
+    "pyproject.toml",
+    "requirements*.txt",
+    "resources/*.csv",
+    "resources/paper/*",
+    "tools/*",
+    "workflow/envs/*",
+    "workflow/report/*",
+)
+"""What the code needs beside itself: packages with their versions, tables that a plan reads, texts of the report."""
+CHOSEN = ("config/*", "profiles/default/*")
+"""What the user may have written for a run."""
 LANGUAGES = {".py": "#python", ".smk": SNAKEMAKE, "": SNAKEMAKE}
 FORMATS = {
     ".cif": "chemical/x-cif",
@@ -100,6 +123,8 @@ def write_crate(
     for note in verdict.notes:
         if "(code)" in note:
             logger.warning("%s; the crate has it as it is now", note)
+    if older := sum("configuration" not in record for record in study.records):
+        logger.warning("the configuration of %d results was not recorded; the crate has config/ as it is now", older)
     if not (study.root / WORKFLOW).is_file():
         raise ValueError(f"{study.root / WORKFLOW}: not there; a crate needs the workflow that made the results")
     target = Path(target)
@@ -150,7 +175,7 @@ class _folder:
         if isinstance(source, str):
             goal.write_text(source)
         else:
-            shutil.copyfile(source, goal)
+            shutil.copy2(source, goal)  # with its time, which tells Snakemake that nothing is to be done
 
 
 class _archive:
@@ -179,6 +204,7 @@ class _Crate:
         self.files: dict[str, Path | str] = {}
         self.entities: dict[str, dict] = {}
         self.left_out: set[str] = set()
+        self.bare: dict[str, tuple[str, str]] = {}
         if license_url is None and (study.root / "LICENSE").is_file():
             self.license = self._file("LICENSE", name="licence of the repository")
         else:
@@ -193,16 +219,30 @@ class _Crate:
                 for output in record["outputs"]
                 if output["role"] == "log"
             }
+            self.left_out |= {
+                record["here"][output["sha256"]]
+                for record in study.earlier
+                if "name" in computed(record)["host"]
+                for output in record["outputs"]
+                if output["role"] == "log" and output["sha256"] in record["here"]
+            }
 
     def graph(self) -> list[dict]:
         """All entities, the metadata file and the root first."""
         study = self.study
         for record in study.records:
             self._job(record)
+            mark = segments_mark(record["record"])
+            if (study.root / mark).is_file():
+                self._file(mark.as_posix(), description="says to a plan that the result was made in several segments")
         steps = self._steps()
-        for patterns, add in ((CODE, self._code), (SETTING_UP, self._file)):
+        for record in study.earlier:
+            self._job(record)
+        for patterns, add in ((CODE, self._code), (SETTING_UP, self._file), (CHOSEN, self._chosen)):
             for path in sorted(path for pattern in patterns for path in study.root.glob(pattern) if path.is_file()):
                 add(path.relative_to(study.root).as_posix())
+        for path in self._named():
+            self._file(path)
         if (study.root / README).is_file():
             self._file(README, about={"@id": "./"}, name="how the workflow is run")
         self._workflow(steps)
@@ -271,6 +311,64 @@ class _Crate:
             return f"external/{(digest or sha256(source))[:12]}-{source.name}"
         return path
 
+    def _text(self, path: str, text: str, **properties) -> dict:
+        """A file that is written into the crate, as data entity."""
+        self.files[path] = text
+        entity = {
+            "@id": quote(path),
+            "@type": "File",
+            "name": Path(path).name,
+            "contentSize": str(len(text.encode())),
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "encodingFormat": FORMATS[Path(path).suffix],
+        }
+        return self._add(entity | properties)
+
+    def _chosen(self, path: str) -> None:
+        """A file of the user's choices; without hosts, one that names folders outside the study is left out."""
+        text = (self.study.root / path).read_text(errors="replace")
+        if self.with_hosts or not (ABSOLUTE.search(text) or "../" in text):
+            self._file(path)
+        else:
+            logger.warning("%s names folders outside the study: left out", path)
+
+    def _named(self) -> list[str]:
+        """Files of the study that configurations name (a table of materials, a folder of CIFs, a potential).
+
+        A plan needs them, also where no job has read them yet.
+        """
+        found: set[Path] = set()
+        todo = [json.loads((self.study.root / path).read_text()) for path in self.study.configurations]
+        while todo:
+            value = todo.pop()
+            if isinstance(value, dict | list):
+                todo += value.values() if isinstance(value, dict) else value
+            elif isinstance(value, str) and value and not outside(value):
+                path = self.study.root / value
+                inside = {file for file in path.glob("*") if file.suffix.lower() == ".cif"}
+                found |= {path} if path.is_file() else inside
+        return sorted(path.relative_to(self.study.root).as_posix() for path in found)
+
+    def _configuration(self, item: dict) -> dict:
+        """The configuration of a run; without hosts, paths in it that lead out of the study are cut to their names."""
+        about = {
+            "name": "configuration of the run",
+            "description": f"every setting, defaults too: snakemake --configfile {item['path']}",
+        }
+        if self.with_hosts:
+            return self._file(item["path"], item["sha256"], **about)
+        name, text = self._stripped(item)
+        about["description"] = f"every setting, defaults too, without folders outside the study; file {name}"
+        return self._text(name, text, **about)
+
+    def _stripped(self, item: dict) -> tuple[str, str]:
+        """Name and text of a configuration without folders outside the study."""
+        if item["path"] not in self.bare:
+            config = json.loads((self.study.root / item["path"]).read_text())
+            path, text = configuration_file(without_folders(config))
+            self.bare[item["path"]] = path.as_posix(), text
+        return self.bare[item["path"]]
+
     def _code(self, path: str) -> dict | None:
         if not (self.study.root / path).is_file():
             return None
@@ -298,14 +396,21 @@ class _Crate:
         )
 
     def _tool(self, record: dict) -> dict:
-        """The script of a record's rule as a tool, with what it was seen to take and give."""
+        """The script of a record's rule as a tool, with what it was seen to take and give.
+
+        The script of an earlier study's job need not be this one: there the tool is the rule with its code's digest.
+        """
         scripts = [
             i["path"] for i in record["inputs"] if i["role"] == "code" and Path(i["path"]).parent.name == "scripts"
         ]
+        if "here" in record:
+            scripts = []
         if scripts and (script := self._code(scripts[0])) is not None:
             tool = self.entities[script["@id"]]
         else:
-            tool = self.entities[self._add({"@id": f"#tool/{record['rule']}", "@type": "SoftwareApplication"})["@id"]]
+            number = f"-{record['code']['digest']}" if "here" in record else ""
+            name = _id(f"#tool/{record['rule']}{number}")
+            tool = self.entities[self._add({"@id": name, "@type": "SoftwareApplication"})["@id"]]
             tool |= {"name": record["rule"], "softwareVersion": str(record["code"]["digest"])}
         for name, package in sorted(computed(record)["environment"]["packages"].items()):
             software = self._add(
@@ -324,18 +429,22 @@ class _Crate:
         rule, origin = record["rule"], computed(record)
         tool = self._tool(record)
         taken, given = [], []
-        for item in contents(record):
-            parameter = self._parameter(rule, "input", item["role"], "File")
-            _append(tool, "input", parameter)
-            if (file := self._file(item["path"], item["sha256"])) is not None:
+        shipped = "here" in record
+        for way, items, files in (("input", contents(record), taken), ("output", record["outputs"], given)):
+            for item in items:
+                parameter = self._parameter(rule, way, item["role"], "File")
+                _append(tool, way, parameter)
+                path = record["here"].get(item["sha256"]) if shipped else item["path"]
+                if path is not None and (file := self._file(path, item["sha256"])) is not None:
+                    _append(self.entities[file["@id"]], "exampleOfWork", parameter)
+                    files.append(file)
+        if not shipped:
+            for item in configuration(record):
+                parameter = self._parameter(rule, "input", item["role"], "File")
+                _append(tool, "input", parameter)
+                file = self._configuration(item)
                 _append(self.entities[file["@id"]], "exampleOfWork", parameter)
                 taken.append(file)
-        for item in record["outputs"]:
-            parameter = self._parameter(rule, "output", item["role"], "File")
-            _append(tool, "output", parameter)
-            if (file := self._file(item["path"], item["sha256"])) is not None:
-                _append(self.entities[file["@id"]], "exampleOfWork", parameter)
-                given.append(file)
         chosen = settings(record) if self.with_hosts else without_folders(settings(record))
         for key, value in chosen.items():
             parameter = self._parameter(rule, "setting", key, "Text")
@@ -359,7 +468,14 @@ class _Crate:
         notes.append(f"code {record['code']['digest']}")
         if "cache" in record:
             notes.append("computed in another study and taken from a cache by the digest of its content")
+        if shipped:
+            notes.append("computed in an earlier study and shipped with this record")
+            absent = [
+                f"{i['role']} (sha256 {i['sha256']})" for i in contents(record) if i["sha256"] not in record["here"]
+            ]
+            notes += [f"it read a {text}, which is not here" for text in absent]
         name = record["record"].removesuffix(".record.json").removeprefix("results/")
+        name = f"external/{Path(name).name}" if outside(name) else name
         action = {
             "@id": _id(f"#job/{rule}/{name}"),
             "@type": "CreateAction",
@@ -402,22 +518,16 @@ class _Crate:
         if self.with_hosts:
             self._file(path, **about)
             return
-        bare = json.loads(json.dumps({key: value for key, value in record.items() if key != "record"}))
+        bare = json.loads(json.dumps({key: value for key, value in record.items() if key not in ("record", "here")}))
         strip_host(bare)
         for job in (bare, computed(bare)):
             job["params"], job["inputs"] = without_folders(job["params"]), without_folders(job["inputs"])
-        text = sealed(bare)
-        self.files[path] = text
-        self.entities[quote(path)] = {
-            "@id": quote(path),
-            "@type": "File",
-            "name": Path(path).name,
-            "contentSize": str(len(text.encode())),
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "encodingFormat": "application/json",
-            **about,
-            "description": "record of the job without names of hosts",
-        }
+        for item in configuration(record) if "here" not in record else ():
+            name, text = self._stripped(item)
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            bare["configuration"] = {"path": name, "bytes": len(text.encode()), "sha256": digest}
+        about["description"] = "record of the job without names of hosts"
+        self._text(self._name(path), sealed(bare), **about)
 
     def _steps(self) -> list[dict]:
         """The rules as steps, in the order of their first jobs, each with the action that controlled its jobs."""
@@ -463,6 +573,10 @@ class _Crate:
         for path, parameter in zip((*self._sources(), *self._ends()), (*inputs, *outputs), strict=True):
             if (file := self._file(path)) is not None:
                 _append(self.entities[file["@id"]], "exampleOfWork", parameter)
+        if self.study.configurations:
+            inputs.append(self._parameter("workflow", "input", "configuration", "File"))
+        for item in self.study.configurations.values():
+            _append(self.entities[self._configuration(item)["@id"]], "exampleOfWork", inputs[-1])
         self.entities[WORKFLOW] |= {
             "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
             "name": "defraction",
@@ -488,7 +602,10 @@ class _Crate:
             "name": "run of the workflow",
             "description": "All jobs behind the present results, of one run of Snakemake or several.",
             "instrument": {"@id": WORKFLOW},
-            "object": [{"@id": f["@id"]} for path in self._sources() if (f := self._file(path)) is not None],
+            "object": [
+                *({"@id": f["@id"]} for path in self._sources() if (f := self._file(path)) is not None),
+                *(self._configuration(item) for item in self.study.configurations.values()),
+            ],
             "result": [{"@id": f["@id"]} for path in self._ends() if (f := self._file(path)) is not None],
             "startTime": _time(started),
             "endTime": _time(ended),

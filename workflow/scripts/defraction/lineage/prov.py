@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from defraction.lineage.study import Study, computed, contents, outside, settings, without_folders
+from defraction.lineage.study import Study, computed, configuration, contents, settings
 from defraction.lineage.trace import environment
-from defraction.provenance import spent
+from defraction.provenance import outside, spent, without_folders
 
 FORMATS = {".json": "json", ".provn": "provn", ".ttl": "rdf"}
 VOCABULARY = "urn:defraction:"
@@ -36,13 +36,14 @@ def prov_document(study: Study, with_hosts: bool = True):
     """The provenance as a `prov.model.ProvDocument`.
 
     Entities carry path, bytes and SHA-256, activities rule, settings, start, end and cost, agents the digest of the
-    code or Python, packages and device. Files outside the study are told by name and digest alone.
+    code or Python, packages and device. Files outside the study are told by name and digest alone. Jobs of earlier
+    studies behind shipped sources are told as those of this one; a file of theirs that is not here is `earlier/...`.
     """
     try:
         from prov.model import PROV, ProvDocument
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "W3C PROV needs the package prov: pip install 'defraction[provenance]' (or pip install 'prov[rdf]')"
+            "W3C PROV needs the package prov: make setup installs it; elsewhere pip install 'prov[rdf]'"
         ) from None
 
     document = ProvDocument()
@@ -69,10 +70,12 @@ def prov_document(study: Study, with_hosts: bool = True):
             agents[name] = document.agent(software[name], {**label, **facts})
         return agents[name]
 
-    for record in study.records:
+    for record in (*study.records, *study.earlier):
         origin = computed(record)
         host = origin["host"] if with_hosts else {k: v for k, v in origin["host"].items() if k != "name"}
-        facts = {own["rule"]: record["rule"], PROV["label"]: record["record"].removesuffix(".record.json")}
+        label = record["record"].removesuffix(".record.json")
+        label = f"external/{Path(label).name}" if outside(label) else label
+        facts = {own["rule"]: record["rule"], PROV["label"]: label}
         facts |= {own[unit]: float(spent(origin, unit)) for unit in ("cpu_seconds", "seconds")}
         facts |= {own["max_rss_mib"]: float(origin["max_rss_mib"]), own["device"]: origin["device"]}
         chosen = settings(record) if with_hosts else without_folders(settings(record))
@@ -80,20 +83,31 @@ def prov_document(study: Study, with_hosts: bool = True):
         pairs = [*facts.items(), *((own["setting"], value) for value in values)]
         if "cache" in record:
             pairs.append((own["cache"], record["cache"]["key"]))
-        name = f"{record['rule']}/{record['record'].removesuffix('.record.json')}"
         activity = document.activity(
-            jobs[quote(name)], _time(origin["started"]), _time(origin["started"] + origin["seconds"]), pairs
+            jobs[quote(f"{record['rule']}/{label}")],
+            _time(origin["started"]),
+            _time(origin["started"] + origin["seconds"]),
+            pairs,
         )
-        for item in contents(record):
-            document.used(activity, entity(item), other_attributes={PROV["role"]: item["role"]})
+        for item in (*contents(record), *configuration(record)):
+            document.used(activity, entity(_here(record, item)), other_attributes={PROV["role"]: item["role"]})
         for item in record["outputs"]:
-            document.wasGeneratedBy(entity(item), activity, other_attributes={PROV["role"]: item["role"]})
+            made = entity(_here(record, item))
+            document.wasGeneratedBy(made, activity, other_attributes={PROV["role"]: item["role"]})
         code = record["code"]
         commit = {own["commit"]: code["commit"]} if code.get("commit") else {}
         document.wasAssociatedWith(activity, agent("code", f"defraction, code {code['digest']}", commit))
         text = environment({"environment": origin["environment"], "host": host, "device": origin["device"]})
         document.wasAssociatedWith(activity, agent("environment", text, {}))
     return document
+
+
+def _here(record: dict, item: dict) -> dict:
+    """A file of a job as it is called in this study; of another study's job as it lies here, if it does."""
+    if "here" not in record:
+        return item
+    elsewhere = f"earlier/{item['sha256'][:12]}-{Path(item['path']).name}"
+    return {**item, "path": record["here"].get(item["sha256"], elsewhere)}
 
 
 def _time(seconds: float) -> datetime:

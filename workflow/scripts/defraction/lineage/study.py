@@ -38,6 +38,7 @@ class Study:
     records: list[dict] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     _shipped: dict[str, dict | None] = field(default_factory=dict, repr=False)
+    _shelves: dict[str, dict[str, tuple[str, dict]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, root: Path | str = ".") -> "Study":
@@ -111,6 +112,49 @@ class Study:
         names = sorted(other.name for other in source.parent.glob(f"{stem}.*") if other != source)
         return [str(Path(path).with_name(name)) for name in names if not name.endswith(".record.json")]
 
+    @cached_property
+    def configurations(self) -> dict[str, dict]:
+        """The configurations that results were made with, by path: `path`, `bytes`, `sha256`."""
+        return {item["path"]: item for record in self.records for item in configuration(record)}
+
+    @cached_property
+    def earlier(self) -> list[dict]:
+        """The jobs of earlier studies behind shipped sources, each once, readers before their makers.
+
+        Of what such a job read, the maker is told by the SHA-256 of the content, among the records shipped in the
+        source's folder and below. Each record gets its own path as `record`, and as `here` the paths in this study of
+        files that it tells of, by SHA-256; its own paths are those of that study.
+        """
+        found: dict[str, dict] = {}
+        for source in sorted(path for path in self.readers if path not in self.makers):
+            if (beside := self.shipped(source)) is None:
+                continue
+            read = [item for record in self.readers[source] for item in contents(record) if item["path"] == source]
+            todo = [beside] if any(tells_of(beside, item["sha256"]) for item in read) else []
+            while todo:
+                record = todo.pop()
+                if record["record"] in found:
+                    continue
+                makers = self._shelf(str(Path(source).parent))
+                wanted = {item["sha256"] for item in (*record["outputs"], *contents(record))}
+                here = {digest: path for digest, (path, _) in makers.items() if digest in wanted}
+                found[record["record"]] = {**record, "here": here}
+                todo += [makers[item["sha256"]][1] for item in contents(record) if item["sha256"] in makers]
+        return list(found.values())
+
+    def _shelf(self, folder: str) -> dict[str, tuple[str, dict]]:
+        """Files in a folder and below that the records shipped beside them tell of: by SHA-256, path and record."""
+        if folder not in self._shelves:
+            shelf = self._shelves[folder] = {}
+            for beside in sorted((self.root / folder).rglob("*.record.json")):
+                stem = beside.name.removesuffix(".record.json")
+                for path in sorted(beside.parent.glob(f"{stem}.*")):
+                    name = os.path.relpath(path, self.root)
+                    record = self.shipped(name) if path != beside else None
+                    if record is not None and tells_of(record, digest := provenance.sha256(path)):
+                        shelf[digest] = (name, record)
+        return self._shelves[folder]
+
     def maker(self, path: str) -> dict:
         """The record of the job that made a file.
 
@@ -151,18 +195,9 @@ def settings(record: dict) -> dict:
     return {key: value for key, value in record["params"].items() if key != "code"}
 
 
-def outside(path: str) -> bool:
-    """Whether a recorded path leads out of the study's folder."""
-    return os.path.isabs(path) or Path(path).parts[:1] == ("..",)
-
-
-def without_folders(value):
-    """Plain values in which each path that leads out of the study is cut to its name."""
-    if isinstance(value, dict):
-        return {key: without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_folders(item) for item in value]
-    return Path(value).name if isinstance(value, str) and outside(value) else value
+def configuration(record: dict) -> list[dict]:
+    """The configuration of the run in which a job ran, as `contents` has files; none where it was not recorded."""
+    return [{**record["configuration"], "role": "configuration"}] if "configuration" in record else []
 
 
 def tells_of(record: dict | None, digest: str) -> bool:

@@ -73,6 +73,7 @@ def _job(record: dict) -> dict:
         "inputs": [{"path": i["path"], "role": i["role"], "sha256": i["sha256"]} for i in contents(record)],
         "outputs": [{"path": o["path"], "role": o["role"], "sha256": o["sha256"]} for o in record["outputs"]],
         "code": record["code"],
+        "configuration": record.get("configuration"),
         "environment": origin["environment"],
         "host": origin["host"],
         "device": origin["device"],
@@ -198,6 +199,8 @@ def draw(traced: dict, full: bool = False):
     tree = Tree(label(root), guide_style="dim")
     grow(tree, root)
     lines = [f"environment {number}: {text}" for text, number in environments.items()]
+    ran_with = {item["path"]: item["sha256"] for job in traced["jobs"] if (item := job["configuration"])}
+    lines += [f"configuration of the run: {path}  sha256 {digest[:16]}" for path, digest in sorted(ran_with.items())]
     cost = traced["total"]
     summary = f"{cost['jobs']} job{'s' if cost['jobs'] != 1 else ''} behind it: "
     summary += f"{duration(cost['cpu_seconds'])} CPU, {duration(cost['seconds'])} wall"

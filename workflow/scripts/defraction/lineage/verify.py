@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from defraction.digest import file_digest
-from defraction.lineage.study import RESULTS, ROWS, Study, contents, tells_of
+from defraction.lineage.study import RESULTS, ROWS, Study, configuration, contents, tells_of
 from defraction.lineage.trace import when
-from defraction.provenance import sha256
+from defraction.provenance import CONFIGURATIONS, segments_mark, sha256
 
 
 @dataclass
@@ -55,7 +55,8 @@ def verify(study: Study, paths: list[str] | None = None, advance: Callable[[int,
     """
     records = study.records if paths is None else study.above([o for p in paths for o in _outputs(study.maker(p))])
     verdict = Verdict(records=len(records))
-    wanted = {item["path"] for record in records for item in (*record["outputs"], *contents(record))}
+    ran_with = {item["path"] for record in records for item in configuration(record)}
+    wanted = ran_with | {item["path"] for record in records for item in (*record["outputs"], *contents(record))}
     present = {path: digest for path, digest in hash_files(study.root, wanted, advance).items() if digest is not None}
     verdict.files = len(present)
     verdict.size = sum(os.path.getsize(study.root / path) for path in present)
@@ -64,6 +65,7 @@ def verify(study: Study, paths: list[str] | None = None, advance: Callable[[int,
     unrecorded = _unrecorded(study)
     _results(study, records, present, unrecorded, verdict)
     _readings(study, records, present, verdict)
+    _configurations(study, records, present, verdict)
     _code(study, records, verdict)
     if paths is None and unrecorded:
         more = f" and {len(unrecorded) - 3} more" if len(unrecorded) > 3 else ""
@@ -208,6 +210,21 @@ def _readings(study: Study, records: list[dict], present: dict, verdict: Verdict
             _source(study, path, changed, tables, verdict)
 
 
+def _configurations(study: Study, records: list[dict], present: dict, verdict: Verdict) -> None:
+    """The configurations that results were made with: the settings of each job are in its record too."""
+    made: dict[str, list[dict]] = {}
+    for record in records:
+        for item in configuration(record):
+            made.setdefault(item["path"], []).append(record)
+    for path, readers in sorted(made.items()):
+        if present.get(path) != study.configurations[path]["sha256"]:
+            state = "gone" if path not in present else "changed"
+            text = (
+                f"the configuration of {_number(readers, 'result')}, {state} since; a job that runs with it writes it"
+            )
+            verdict.damaged.append(Fault(path, text))
+
+
 def _source(study: Study, path: str, changed: list[tuple[dict, dict]], tables: dict, verdict: Verdict) -> None:
     """A source that is not what some jobs read: of a table, only the rows that they took count."""
     if not changed:
@@ -271,11 +288,13 @@ def _code(study: Study, records: list[dict], verdict: Verdict) -> None:
 def _unrecorded(study: Study) -> list[str]:
     """Files below results/ that no record tells of, hidden ones and records left out."""
     out = []
+    marks = {segments_mark(record["record"]).as_posix() for record in study.records if record.get("segments", 1) > 1}
     for folder, folders, files in os.walk(study.root / RESULTS):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(folder, name).relative_to(study.root).as_posix()
-            known = path in study.makers or path in study.readers
+            known = path in study.makers or path in study.readers or path in marks
+            known = known or Path(path).parent == CONFIGURATIONS
             if not known and not name.startswith(".") and not name.endswith(".record.json"):
                 out.append(path)
     return sorted(out)
