@@ -1,4 +1,5 @@
-"""Training throughput of this workflow against a plain loop over the same torchvision network, in one run.
+"""Training throughput of this workflow against a plain loop over the same torchvision network, and the time that the
+144 patterns of one condition take to predict, in one run.
 
     .venv/bin/python benchmarks/training.py                              # two CPU cores: about four minutes
     .venv/bin/python benchmarks/training.py --pixels 256 --batch 128 --steps 200 --workers 16      # on a GPU
@@ -10,6 +11,9 @@ checkpoints. Both take turns, on the same random patterns. On a GPU, and on a CP
 of the device's matrix rate is printed: counted operations of the network over the time, against the rate of one large
 matrix product in the same precision.
 
+The prediction is that of a `predict` job without its start: weights, patterns and display are read, one copy of each
+pattern is answered and the file is written.
+
 The last line is JSON; --write keeps it in benchmarks/results/training-{cpu,gpu}.json. Times count only on an idle
 machine; the load average is printed beside them.
 """
@@ -18,6 +22,7 @@ import argparse
 import csv
 import json
 import logging
+import math
 import os
 import platform
 import sys
@@ -36,12 +41,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from defraction import config, dataset
-from defraction.learning import labels, model, train
+from defraction.learning import infer, labels, model, train
 from defraction.pattern_files import DIMENSIONS
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
 CRYSTALS = 20
+CONDITION = (len(labels.ZONE_AXES), 3, 3, 1)
+"""Patterns of a condition: zone axes, voltages, camera lengths, snapshots; 144."""
 
 
 def arguments() -> argparse.Namespace:
@@ -57,6 +64,21 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def write_patterns(path: Path, points: tuple[int, int, int, int], pixels: int, rng: np.random.Generator) -> None:
+    """Random patterns of all zone axes and so many voltages, camera lengths and snapshots."""
+    shape = (*points, pixels, pixels)
+    with netCDF4.Dataset(path, "w") as file:
+        for dimension, size in zip(DIMENSIONS, shape, strict=True):
+            file.createDimension(dimension, size)
+        file.createDimension("index", 3)
+        file.createVariable("intensity", "f4", DIMENSIONS)[:] = rng.random(shape, dtype=np.float32) ** 8
+        file.createVariable("uvw", "i4", ("zone_axis", "index"))[:] = labels.ZONE_AXES
+        file.createVariable("voltage", "f8", ("voltage",))[:] = 200.0 + np.arange(shape[1])
+        file.createVariable("camera_length", "f8", ("camera_length",))[:] = np.arange(shape[2]) + 1.0
+        for axis in ("x", "y"):
+            file.createVariable(axis, "f8", (axis,))[:] = np.linspace(-24, 24, pixels)
+
+
 def write_study(folder: Path, pixels: int, points: int) -> dict[str, Path]:
     """Random patterns of CRYSTALS crystals in training, `points` in all, and few held out; files by crystal."""
     rng = np.random.default_rng(0)
@@ -67,17 +89,7 @@ def write_study(folder: Path, pixels: int, points: int) -> dict[str, Path]:
         name = f"m{number}"
         files[name] = folder / f"{name}.nc"
         rows.append(dataset.SplitRow(name, 225, "", name, False, "train" if number else "held_out", True))
-        with netCDF4.Dataset(files[name], "w") as file:
-            shape = (len(axes), 1, lengths if number else 1, 1, pixels, pixels)
-            for dimension, size in zip(DIMENSIONS, shape, strict=True):
-                file.createDimension(dimension, size)
-            file.createDimension("index", 3)
-            file.createVariable("intensity", "f4", DIMENSIONS)[:] = rng.random(shape, dtype=np.float32) ** 8
-            file.createVariable("uvw", "i4", ("zone_axis", "index"))[:] = axes
-            file.createVariable("voltage", "f8", ("voltage",))[:] = [200.0]
-            file.createVariable("camera_length", "f8", ("camera_length",))[:] = np.arange(shape[2]) + 1.0
-            for axis in ("x", "y"):
-                file.createVariable(axis, "f8", (axis,))[:] = np.linspace(-24, 24, pixels)
+        write_patterns(files[name], (len(axes), 1, lengths if number else 1, 1), pixels, rng)
     dataset.write_split(folder / "split.csv", rows)
     labels.write_labels(folder / "labels.csv")
     return files
@@ -98,6 +110,17 @@ def ours(folder: Path, files: dict[str, Path], options: argparse.Namespace, sett
     with out["history"].open() as handle:
         seconds = float(list(csv.DictReader(handle))[-1]["seconds"])
     return seconds, clock.spent()
+
+
+def inference(folder: Path, options: argparse.Namespace) -> tuple[float, float]:
+    """Wall-clock and CPU seconds to predict one condition with the network that `ours` trained in `folder`."""
+    patterns = folder / "condition.nc"
+    write_patterns(patterns, CONDITION, options.pixels, np.random.default_rng(1))
+    started, cpu = time.monotonic(), time.process_time()
+    infer.predict_condition(
+        patterns, 225, folder / "weights.out", folder / "card.out", folder / "predictions.nc", threads=options.threads
+    )
+    return time.monotonic() - started, time.process_time() - cpu
 
 
 class Clock(logging.Filter):
@@ -219,6 +242,7 @@ def main() -> None:
             ):
                 wall[who].append(seconds[0] / patterns[who])
                 cpu[who].append(seconds[1] / patterns[who])
+        predicted = [inference(folder, options) for _ in range(ROUNDS)]
     result = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {options.threads} threads",
         "machine": platform.machine(),
@@ -233,13 +257,17 @@ def main() -> None:
         "patterns_per_second_plain": round(1 / min(wall["plain"]), 1),
         "ratio": round(min(wall["plain"]) / min(wall["ours"]), 3),
         "ratio_cpu_seconds": round(min(cpu["plain"]) / min(cpu["ours"]), 3),
+        "inference_patterns": math.prod(CONDITION),
+        "inference_seconds": round(min(wall for wall, _ in predicted), 2),
+        "inference_cpu_seconds": round(min(cpu for _, cpu in predicted), 2),
     }
     if device.type == "cuda" or options.matrix:
         per_pattern = operations(options)
         result["operations_per_pattern"] = per_pattern
         result["fraction_of_matrix_rate"] = round(per_pattern / min(wall["ours"]) / matrix_rate(device, precision), 3)
     print(f"ours {result['patterns_per_second']} patterns/s, plain loop {result['patterns_per_second_plain']}: "
-          f"{result['ratio']} times ({result['ratio_cpu_seconds']} times by CPU time)")  # fmt: skip
+          f"{result['ratio']} times ({result['ratio_cpu_seconds']} times by CPU time); {result['inference_patterns']} "
+          f"patterns predicted in {result['inference_seconds']} s")  # fmt: skip
     print(json.dumps(result))
     if options.write:
         kind = "gpu" if device.type == "cuda" else "cpu"

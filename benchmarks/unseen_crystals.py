@@ -10,8 +10,8 @@ Beside the CSV a JSON is written, which `defraction export-model --unseen` puts 
 
 Everything is asked of the model as `defraction classify` asks it, and counted as the workflow counts: an accuracy over
 patterns is the share of right ones among all test copies, and the ensemble is one pattern along each zone axis, drawn
-at random (`DRAWS` times for each crystal). Intervals are over crystals: a bootstrap by label, Wilson's for ensembles,
-which may all be right.
+at random (`DRAWS` times for each crystal). Intervals are over crystals, as those of the workflow
+(`evaluation.intervals`); fewer than three crystals have none.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from defraction.diffraction.geometry import wavelength
 from defraction.diffraction.patterns import simulate
 from defraction.evaluation.credits import credit
 from defraction.evaluation.ensembles import RULES, ensemble_credits, evidence
-from defraction.evaluation.intervals import cluster_bootstrap, wilson
+from defraction.evaluation.intervals import FEWEST, Share
 from defraction.learning.classify import Classifier
 from defraction.learning.labels import allowed_reflections, space_group_given_label, space_groups_of
 
@@ -42,7 +42,6 @@ COLUMNS = (
     "accuracy_ensemble_low", "accuracy_ensemble_high", "flagged",
 )  # fmt: skip
 SMALLEST_SPACING = 3.0  # px between neighbouring spots from which a pattern counts as resolved
-FEWEST = 3  # crystals of a prototype that gets a row of its own
 DRAWS = 200  # ensembles of each crystal
 
 
@@ -145,8 +144,11 @@ def measure(
     return out
 
 
-def summarise(records: list[dict], samples: int, seed: int) -> list[dict]:
-    """Rows of the table: all, by group, by prototype of at least `FEWEST` crystals; crystals have equal weight."""
+def summarise(records: list[dict]) -> list[dict]:
+    """Rows of the table: all, by group, by prototype of at least `FEWEST` crystals; crystals have equal weight.
+
+    Bounds are None where there are fewer crystals.
+    """
     parts: dict[tuple[str, str], list[dict]] = defaultdict(list)
     for record in records:
         row = record["row"]
@@ -161,8 +163,8 @@ def summarise(records: list[dict], samples: int, seed: int) -> list[dict]:
         label, group, limit, together, flagged = (
             np.array([record[key] for record in found]) for key in ("label", "group", "limit", "ensemble", "flagged")
         )
-        low, high = cluster_bootstrap(label, samples, seed)
-        ensemble_low, ensemble_high = wilson(float(together.mean()), len(together))
+        low, high = Share.of([label]).interval()
+        ensemble_low, ensemble_high = Share.of([together]).interval()
         values = (
             by, value, len(found), sum(record["patterns"] for record in found), float(label.mean()), low, high,
             float(np.nanmean([record["resolved"] for record in found])),
@@ -171,6 +173,13 @@ def summarise(records: list[dict], samples: int, seed: int) -> list[dict]:
         )  # fmt: skip
         out.append(dict(zip(COLUMNS, values, strict=True)))
     return out
+
+
+def with_interval(row: dict, column: str) -> str:
+    """An accuracy and, where it has one, its interval."""
+    low, high = row[f"{column}_low"], row[f"{column}_high"]
+    interval = f"({low:6.1%} to {high:6.1%})" if low is not None else "(few crystals)"
+    return f"{row[column]:6.1%} {interval:>18}"
 
 
 def main() -> None:
@@ -202,15 +211,13 @@ def main() -> None:
     started = time.process_time()
     simulated = {**settings, "debye_waller": {}, "average_snapshots": False}
     records = measure(rows, classifier, simulated, arguments.repeat, arguments.copies, arguments.device, arguments.seed)
-    table = summarise(records, 2000, arguments.seed)
+    table = summarise(records)
     unresolved = sum(record["unresolved"] for record in records)
     whole = sum(record["patterns"] for record in records)
     print(f"{unresolved} of {whole} patterns have spots nearer than {SMALLEST_SPACING:g} pixels (not `resolved`)")
     print(f"{'':40} crystals  label (95 %)            resolved  group   limit   16 axes (95 %)          flagged")
     for row in table:
-        label = f"{row['accuracy_label']:6.1%} ({row['accuracy_label_low']:6.1%} to {row['accuracy_label_high']:6.1%})"
-        low, high = row["accuracy_ensemble_low"], row["accuracy_ensemble_high"]
-        together = f"{row['accuracy_ensemble']:6.1%} ({low:6.1%} to {high:6.1%})"
+        label, together = (with_interval(row, f"accuracy_{by}") for by in ("label", "ensemble"))
         print(
             f"{row['value'][:40]:40} {row['crystals']:8d}  {label}  {row['accuracy_label_resolved']:6.1%}  "
             f"{row['accuracy_space_group']:6.1%}  {row['limit_space_group']:6.1%}  {together}  {row['flagged']:6.1%}"

@@ -1,6 +1,7 @@
 """The article's numbers beside ours: stand-ins, bounds, pooled rows, spread over seeds."""
 
 import csv
+import math
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def row(
     control="",
 ):
     return {
-        "model": of, "condition": condition, "control": control, "kind": kind, "n_patterns": n, "n_copies": 4,
+        "model": of, "condition": condition, "control": control, "kind": kind, "n_patterns": n, "n_effective": n / 3,
+        "n_copies": 4,
         "accuracy_label": accuracy, "accuracy_label_low": accuracy - 0.05 if low is None else low,
         "accuracy_label_high": accuracy + 0.05 if high is None else high,
         "accuracy_space_group": 0.5, "accuracy_ensemble": 1.0, "limit_space_group": 0.6, "limit_ensemble": 1.0,
@@ -74,16 +76,29 @@ def test_a_bound_says_nothing_where_the_control_is_below_it_too(control, agrees)
     assert found["control_accuracy_label_high"] == pytest.approx(control + 0.05)
 
 
+def test_a_control_that_is_not_surely_low_does_not_confirm():
+    """Few axes, wide intervals: ignorance of the control confirms nothing."""
+    for number, relation, loss in ((0.8, "<", (0.1, 0.02, 0.2)), (None, "flat", (0.0, -0.04, 0.04))):
+        rows = [row("al-strain-xx+2pct", 0.6, 0.5, 0.7, loss=loss, control="al-pristine")]
+        rows.append(row("al-pristine", 0.6 + loss[0], 0.5, 0.85))
+        (found,) = compare(entry("al-strain-xx+2pct", number, relation), rows)
+        assert found["agrees"] == "control"
+
+
 def test_the_control_of_a_pair_is_pooled_too():
     pair = entry("pooled-twin", 0.338, members=("al-twin", "fe-twin"))
     rows = [
         row("al-twin", 0.2, n=100, loss=(0.3, 0.2, 0.4), control="al-twin-control"),
         row("fe-twin", 0.4, n=300, loss=(0.5, 0.4, 0.6), control="fe-twin-control"),
+        row("al-twin-control", 0.5, 0.3, 0.7, n=100),
+        row("fe-twin-control", 0.9, 0.8, 0.95, n=300),
     ]
     (found,) = compare(pair, rows)
     assert found["control"] == "al-twin-control;fe-twin-control"
     assert found["control_accuracy_label"] == pytest.approx((0.5 * 100 + 0.9 * 300) / 400)
-    assert found["control_accuracy_label_low"] < 0.8 < found["control_accuracy_label_high"]
+    assert found["control_accuracy_label_low"] == pytest.approx(0.8 - math.hypot(0.25 * 0.2, 0.75 * 0.1))
+    assert found["control_accuracy_label_high"] == pytest.approx(0.8 + math.hypot(0.25 * 0.2, 0.75 * 0.05))
+    assert compare(pair, rows[:2])[0]["control_accuracy_label_low"] is None  # how sure the controls are is not known
     (perfect,) = compare(entry("al-pristine"), [row("al-pristine", 0.9, control="al-pristine")])
     assert (perfect["control"], perfect["control_accuracy_label"]) == ("", None)
 
@@ -104,7 +119,7 @@ def test_the_control_of_a_pair_is_pooled_too():
     ],
 )
 def test_no_effect_wants_a_loss_that_is_surely_small_from_a_crystal_that_is_known(loss, control, agrees):
-    strained = row("al-strain-xx+2.5pct", 0.9, loss=loss, control="al-pristine")
+    strained = row("al-strain-xx+2.5pct", control - (loss[0] or 0.0), loss=loss, control="al-pristine")
     found = compare(entry("al-strain-xx+2.5pct", None, "flat"), [strained, row("al-pristine", control)])
     assert [r["agrees"] for r in found] == [agrees]
     assert found[0]["difference"] is None
@@ -137,9 +152,34 @@ def test_pairs_are_pooled_pattern_by_pattern():
     (found,) = compare(pair, rows)
     assert (found["n_patterns"], found["accuracy_label"]) == (400, pytest.approx(0.675))
     assert found["settings"] == "as printed"
+    assert found["n_effective"] == pytest.approx(400 / 3, abs=0.05)
     (found,) = compare(pair, rows[:1])
     assert found["accuracy_label"] == 0.9 and "instead of al-vacancy-2x2x2 and fe-vacancy-3x3x3" in found["remark"]
     assert compare(pair, []) == []
+
+
+def test_stand_ins_of_a_pair_lose_with_an_interval():
+    """Every number of the article's Table 2 in a run of smaller cells: a loss without one could not be read."""
+    pair = entry("pooled-vacancy-high", 0.8, members=("al-vacancy-2x2x2", "fe-vacancy-3x3x3"))
+    rows = [
+        row("al-vacancy-2x2x2", 0.6, n=144, loss=(0.1, -0.03, 0.2), control="al-perfect-2x2x2"),
+        row("fe-vacancy-2x2x2", 0.4, n=144, loss=(0.2, 0.1, 0.26), control="fe-perfect-2x2x2"),
+    ]
+    (found,) = compare(pair, rows)
+    assert found["loss_label"] == pytest.approx(0.15) and "instead of" in found["remark"]
+    assert found["loss_label_low"] == pytest.approx(0.15 - math.hypot(0.13, 0.1) / 2)
+    assert found["loss_label_high"] == pytest.approx(0.15 + math.hypot(0.1, 0.06) / 2)
+    assert found["accuracy_label_low"] == pytest.approx(0.5 - math.hypot(0.05, 0.05) / 2)
+    whole = row("pooled-vacancy-high", 0.5, 0.41, 0.6, n=288, kind="vacancy+vacancy", loss=(0.15, 0.02, 0.3))
+    (found,) = compare(pair, [*rows, whole])  # of the members themselves a row of their patterns is to be had
+    assert (found["accuracy_label_low"], found["loss_label_low"]) == (0.41, 0.02)
+
+
+def test_without_an_interval_nothing_is_said():
+    rows = [row("al-twin", 0.4), row("al-twin@shown", 0.2, n=9)]
+    rows[1] |= dict.fromkeys(("n_effective", "accuracy_label_low", "accuracy_label_high"))
+    found = compare(entry("al-twin", 0.2), rows)
+    assert [(r["agrees"], r["n_effective"]) for r in found] == [("above", 48), ("", None)]
 
 
 def test_axes_shown_have_a_row_of_their_own():
@@ -159,7 +199,7 @@ def test_the_control_of_axes_shown_is_that_over_the_same_axes():
     shown = compare(entry("al-twin", 0.338), rows)[1]
     assert (shown["condition"], shown["control"]) == ("al-twin", "al-twin-control")
     assert shown["control_accuracy_label"] == pytest.approx(0.5)
-    assert (shown["control_accuracy_label_low"], shown["control_accuracy_label_high"]) == (0.21, 0.77)
+    assert [shown[f"control_accuracy_label_{end}"] for end in ("low", "high")] == pytest.approx([0.21, 0.77])
 
 
 @pytest.mark.parametrize(
@@ -274,7 +314,7 @@ def test_tables_of_models_are_joined(tmp_path, root):
     outputs = {n: tmp_path / f"{n}.csv" for n in (*TABLES, "comparison", "spread", "resolution", "classes")}
     summary.summarise_files(
         tables, tmp_path / "models.csv", root / "resources/paper/published.csv", tmp_path / "labels.csv", outputs,
-        {"confidence": 0.95}, PATTERNS, [],
+        PATTERNS, [],
     )  # fmt: skip
     with outputs["accuracy"].open() as handle:
         assert [r["model"] for r in csv.DictReader(handle)] == ["main-seed1", "main-seed2"]

@@ -4,7 +4,7 @@ import netCDF4
 import numpy as np
 import pytest
 
-from defraction import dataset, materials
+from defraction import config, dataset, materials
 from defraction.learning import labels
 from defraction.pattern_files import DIMENSIONS
 
@@ -101,6 +101,21 @@ def test_a_split_by_prototype_keeps_prototypes_apart(root, hosts):
         kept = next(r for r in split if r.part == "held_out" and r.by == "prototype" and r.space_group == 225)
         twin = {**vars(kept), "material": "mate", "formula": "X9", "part": "train"}
         dataset.assert_disjoint([*split, dataset.SplitRow(**twin)])
+
+
+def test_the_split_of_the_default_study_is_as_documented(root):
+    """`docs/learning.md` says how many of its held-out crystals have relatives in training."""
+    settings = config.load(root / "config/config.yaml")
+    rows = [
+        {key: getattr(m, key) for key in ("material", "space_group", "prototype", "formula")}
+        for m in materials.read_table(root / "resources/materials.csv").values()
+    ]
+    split = settings.learning.split
+    found = dataset.split_table(rows, split.held_out, settings.seed, split.by, split.hosts, host_crystals=HOSTS)
+    out = [row for row in found if row.part == "held_out"]
+    mates = sum(row.prototype_in_training for row in out)
+    text = f"({mates} of the {len(out)} held out by seed {settings.seed})"
+    assert text in (root / "docs/learning.md").read_text(encoding="utf-8")
 
 
 def test_a_group_of_one_prototype_is_divided_by_material():

@@ -11,7 +11,7 @@ from defraction.evaluation.columns import ACCURACY, TABLES
 from defraction.evaluation.credits import credit
 from defraction.evaluation.ensembles import RULES, evidence
 from defraction.evaluation.evaluate import evaluate, evaluate_files
-from defraction.evaluation.intervals import cluster_bootstrap, difference_interval, wilson
+from defraction.evaluation.intervals import Share, difference_interval, wilson
 from defraction.evaluation.predictions import Predictions, read_predictions
 from defraction.evaluation.scoring import Scorer
 from defraction.learning import labels
@@ -22,7 +22,7 @@ TABLE = labels.label_table(zone_axes=AXES)
 LABEL = labels.label_of(TABLE)
 GROUPS = [213, 221, 225, 227, 229]
 GIVEN = labels.space_group_given_label(TABLE)
-SETTINGS = {"ensemble_sizes": [1, 2, 3, 4], "draws": 40, "bootstrap": 500, "confidence": 0.95, "calibration_bins": 15}
+SETTINGS = {"ensemble_sizes": [1, 2, 3, 4], "draws": 40, "confidence": 0.95, "calibration_bins": 15}
 
 
 def predictions(answers, group=225, sure=0.999):
@@ -102,7 +102,8 @@ def test_copies_are_averaged_and_not_counted():
     assert score(found).label.mean() == pytest.approx(0.75)
     rows = evaluate({"al-a": found}, conditions("al-a"), TABLE, SETTINGS, 1)["accuracy"]
     assert (rows[0]["n_patterns"], rows[0]["n_copies"]) == (12, 4)
-    assert (rows[0]["accuracy_label_low"], rows[0]["accuracy_label_high"]) == wilson(0.75, 12)
+    assert (rows[0]["accuracy_label_low"], rows[0]["accuracy_label_high"]) == wilson(0.75, 3)  # axes that are all alike
+    assert rows[0]["n_effective"] == 3
 
 
 def test_ensemble_of_all_axes_decides_what_one_pattern_cannot():
@@ -167,7 +168,8 @@ def test_loss_is_control_minus_condition_and_published_stands_beside():
     assert set(by_name["al-vac"]) == set(ACCURACY)
     row = by_name["al-vac"]
     assert row["loss_label"] == pytest.approx(1 / 3)
-    assert 0 < row["loss_label_low"] < 1 / 3 < row["loss_label_high"]
+    assert row["loss_label_low"] < 0 < 1 / 3 < row["loss_label_high"]  # one of three axes proves nothing
+    assert row["n_effective"] == pytest.approx(2)  # of twelve patterns: each axis is wholly right or wrong
     for by in ("label", "space_group", "ensemble"):
         assert [by_name["al-perfect"][f"loss_{by}{tail}"] for tail in ("", "_low", "_high")] == [0, 0, 0]
     assert by_name["al-vac"]["published"] == 0.9 and by_name["al-perfect"]["published"] is None
@@ -182,7 +184,7 @@ def test_losses_by_space_group_have_the_interval_of_paired_credits():
     row = evaluate(found, table, TABLE, SETTINGS, 1)["accuracy"][1]
     credits = [np.repeat([1 / 4, certain, 1 / 5], 4) for certain in (1, 0)]
     assert row["loss_space_group"] == pytest.approx(credits[0].mean() - credits[1].mean()) == pytest.approx(1 / 3)
-    interval = difference_interval(*credits)
+    interval = difference_interval(*(Share.of([values.reshape(3, 4)]) for values in credits))
     assert (row["loss_space_group_low"], row["loss_space_group_high"]) == pytest.approx(interval)
     # one crystal, whose draws share their patterns, has no interval of ensembles
     assert row["loss_ensemble"] == 1
@@ -199,7 +201,9 @@ def test_a_pool_of_three_crystals_has_an_interval_of_ensembles():
     pool = Published("pooled-three", names, 0.8, "1", "text", "")
     row = evaluate(found, table, TABLE, SETTINGS, 1, published=[pool])["accuracy"][-1]
     assert (row["condition"], row["loss_ensemble"]) == ("pooled-three", pytest.approx(1 / 3))
-    assert (row["loss_ensemble_low"], row["loss_ensemble_high"]) == cluster_bootstrap(np.array([1.0, 0, 0]), 500, 1)
+    assert (row["loss_ensemble_low"], row["loss_ensemble_high"]) == difference_interval(
+        *(Share.of([np.array(values)]) for values in ([1.0, 1, 1], [0.0, 1, 1]))
+    )
 
 
 def test_pooled_rows_hold_the_patterns_of_both_members():
@@ -244,7 +248,8 @@ def test_clean_rows_have_intervals_over_crystals():
     assert everything["n_patterns"] == 9 * 12
     assert everything["accuracy_label"] == pytest.approx(7 / 9)
     per_crystal = np.repeat([1.0, 0.0], [7, 2])
-    expected = cluster_bootstrap(per_crystal, 500, 1)
+    expected = Share.of([np.repeat(per_crystal[:, None], 12, axis=1)]).interval()
+    assert everything["n_effective"] == pytest.approx(8)
     assert (everything["accuracy_label_low"], everything["accuracy_label_high"]) == pytest.approx(expected)
     assert last["accuracy_label"] == pytest.approx(4 / 6) and last["accuracy_ensemble"] == pytest.approx(4 / 6)
     share = {(row["true_space_group"], row["predicted_space_group"]): row["share"] for row in confusions}
@@ -256,6 +261,25 @@ def test_two_crystals_have_no_interval_over_crystals():
     rows = evaluate({}, [], TABLE, SETTINGS, 1, clean=predictions(right((2, 3, 2, 2, 1, 1))))["accuracy"]
     assert rows[0]["accuracy_label"] == 1
     assert rows[0]["accuracy_label_low"] is None and rows[0]["accuracy_label_high"] is None
+
+
+def test_fewer_than_three_axes_have_no_interval():
+    """As the axes that the article shows of a twin: one."""
+    wrong = right()
+    wrong[:, 0] = LABEL[(213, (0, 0, 1))]
+    one_axis = [Predictions(p.log_probability[:, :1], p.true_label[:, :1], p.space_group, p.materials, ("[001]",))
+                for p in (predictions(right()), predictions(wrong))]  # fmt: skip
+    table = [*conditions("al-perfect"), *conditions("al-twin", control="al-perfect")]
+    every = {"al-perfect": predictions(right()), "al-twin": predictions(wrong)}
+    tables = evaluate(every, table, TABLE, SETTINGS, 1, shown=dict(zip(every, one_axis, strict=True)))
+    row = next(row for row in tables["accuracy"] if row["condition"] == "al-twin@shown")
+    assert (row["accuracy_label"], row["loss_label"], row["n_patterns"]) == (0, 1, 4)
+    for column in ("n_effective", "accuracy_label_low", "accuracy_space_group_high", "loss_label_low"):
+        assert row[column] is None
+    by = [r for r in tables["accuracy_by"] if r["condition"] == "al-twin"]
+    assert {r["by"] for r in by if r["accuracy_label_low"] is None} == set()
+    axis = [r for r in tables["accuracy_by"] if r["by"] == "zone_axis"]
+    assert all(r["accuracy_label_low"] is None for r in axis)
 
 
 def test_unknown_names_and_sizes_are_refused():
@@ -356,8 +380,6 @@ def test_the_order_of_axes_and_crystals_is_irrelevant():
         for column in ACCURACY:
             if column.startswith(("accuracy_ensemble", "limit_ensemble")):  # draws of voltage, camera length and copy
                 assert one[column] == pytest.approx(other[column], abs=0.04)
-            elif column.endswith(("low", "high")) and one[column] is not None:  # bootstrap samples differ
-                assert one[column] == pytest.approx(other[column], abs=0.06)
             elif isinstance(one[column], float):
                 assert one[column] == pytest.approx(other[column], abs=1e-12)
     for name in ("confusion", "calibration", "confusion_labels"):

@@ -58,7 +58,7 @@ def study(tmp_path_factory, root):
     conditions.write_table(found, folder / "conditions.csv")
     models.write_table(folder / "models.csv", models.rows(checked))
     table = labels.write_labels(folder / "labels.csv", zone_axes=AXES)
-    settings = {"ensemble_sizes": [1, 2, 3], "draws": 20, "bootstrap": 100, "confidence": 0.95, "calibration_bins": 5}
+    settings = {"ensemble_sizes": [1, 2, 3], "draws": 20, "confidence": 0.95, "calibration_bins": 5}
     tables = {name: [] for name in TABLES}
     with (folder / "conditions.csv").open() as handle:
         rows = list(csv.DictReader(handle))
@@ -78,7 +78,7 @@ def study(tmp_path_factory, root):
     shape = {"zone_axes": 3, "voltages": 2, "camera_lengths": 2}
     summarise_files(
         tables, folder / "models.csv", root / "resources/paper/published.csv", folder / "labels.csv", outputs,
-        {"confidence": 0.95}, {"main": {"pixels": 256, **shape}, "fine": {"pixels": 128, **shape}}, REDUCTIONS,
+        {"main": {"pixels": 256, **shape}, "fine": {"pixels": 128, **shape}}, REDUCTIONS,
     )  # fmt: skip
     (folder / "figures").mkdir()
     return folder
@@ -134,15 +134,67 @@ def test_figures_of_accuracies(study, output, root):
     computed = next(name for name, c in found.items() if c.settings.get("elastic") == "gpaw")
     assert f"Al, computed constants, xx: {100 * accuracy_of(study, 'al-pristine'):.1f} % without strain, " in text
     assert f"{100 * accuracy_of(study, computed):.1f} % at 4 %" in text
-    accuracies.table2(table, catalogue, numbers, output("table2"))
-    text = check(study, "table2")
-    pooled = 100 * accuracy_of(study, "pooled-vacancy-high")
-    assert f"vacancy-high: {pooled:.1f} % of 24 patterns, article 83.24 %" in text
-    assert "Not in this run: vacancy-low" in text
     accuracies.sweeps(table, catalogue, found, output("sweeps"))
-    assert f"{100 * accuracy_of(study, 'al-random-vacancy-25pct'):.1f} % at 25 %" in check(study, "sweeps")
+    control, *measured = (
+        100 * accuracy_of(study, name) for name in ("al-pristine", "al-random-vacancy-10pct", "al-random-vacancy-25pct")
+    )
+    said = "control al-pristine {:.1f} %, {:.1f} % at 10 %, {:.1f} % at 25 %.".format(control, *measured)
+    assert said in check(study, "sweeps")
     accuracies.resolution(study / "resolution.csv", output("resolution"))
     assert "at 128 pixels" in check(study, "resolution")
+
+
+def legend_of(monkeypatch, draw):
+    """Entries of the legends of a figure, and the figure."""
+    from defraction.figures import style
+
+    kept = []
+    monkeypatch.setattr(style.plt, "close", kept.append)
+    draw()
+    monkeypatch.undo()
+    legends = [axes.get_legend() for axes in kept[0].axes if axes.get_legend()]
+    return [text.get_text() for legend in legends for text in legend.get_texts()], kept[0]
+
+
+def controlled(study, name):
+    """An accuracy and that of its control, as captions say them."""
+    accuracy, loss = (accuracy_of(study, name, f"{what}_label") for what in ("accuracy", "loss"))
+    return f"{100 * accuracy:.1f} %, control {100 * (accuracy + loss):.1f} %"
+
+
+def table2(study, root, output, comparison="comparison.csv"):
+    from defraction.figures import accuracies
+
+    numbers = published.read_published(root / "resources/paper/published.csv")
+    tables = study / "accuracy.csv", study / comparison, study / "models.csv"
+    return lambda: accuracies.table2(*tables, numbers, output("table2"))
+
+
+def test_table_2_names_what_stands_in_for_the_article(study, output, root, monkeypatch):
+    """The study has both members of `high`, of `low` other cells, of substitutions none."""
+    legend, figure = legend_of(monkeypatch, table2(study, root, output))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    al, iron, free = "al-vacancy-2x2x2", "fe-vacancy-3x3x3", "unrelaxed"
+    assert names == [
+        "vacancy, low", f"{al} (for 3x3x3)", f"{iron} (for 4x4x4)", "vacancy, high", al, iron, f"{al}-{free}",
+        f"{iron}-{free}",
+    ]  # fmt: skip
+    text = check(study, "table2")
+    pooled = controlled(study, "pooled-vacancy-high")
+    assert f"Vacancy, high: {pooled}, article 83.24 %, 24 patterns: {al} {controlled(study, al)}; {iron} " in text
+    assert f"Vacancy, low: {pooled}, article 97.79 %, 24 patterns: {al} (for 3x3x3) {controlled(study, al)}; " in text
+    assert "Substitution, low: not in this run." in text and f"{al}-{free} {controlled(study, f'{al}-{free}')}" in text
+    assert "Jeong et al. 2024" in legend and "the same, stand-in" in legend
+
+
+def test_no_legend_entry_without_a_mark(study, output, root, monkeypatch):
+    """A run without a row of the article's table: neither its diamonds nor stand-ins."""
+    with (study / "comparison.csv").open() as handle:
+        rows = [row for row in csv.DictReader(handle) if not row["where"].startswith("Table 2")]
+    write_rows(study / "no-table.csv", tuple(rows[0]), rows)
+    legend, _ = legend_of(monkeypatch, table2(study, root, output, "no-table.csv"))
+    assert legend == ["this run, with interval", "matched control"]
+    assert "Vacancy, high: not in this run." in check(study, "table2")
 
 
 def test_figures_of_answers(study, output):
@@ -151,9 +203,17 @@ def test_figures_of_answers(study, output):
     found, catalogue = conditions.read_table(study / "conditions.csv"), study / "models.csv"
     answers.ensemble(study / "ensembles.csv", catalogue, output("ensemble"))
     limit = labels.single_pattern_limit(labels.read_labels(study / "labels.csv"))
-    assert f"would reach {100 * limit:.1f} % with one pattern" in check(study, "ensemble")
-    answers.confusion(study / "confusion.csv", study / "confusion_labels.csv", catalogue, output("confusion"))
-    check(study, "confusion")
+    text = check(study, "ensemble")
+    assert f"would reach {100 * limit:.1f} % with one pattern" in text
+    with (study / "ensembles.csv").open() as handle:
+        last = [r for r in csv.DictReader(handle) if (r["model"], r["rule"], r["k"]) == ("main-seed1", "mean_log", "3")]
+    last = [float(r["accuracy"]) for r in last if not r["condition"].startswith(("clean", "pooled"))]
+    low, high = 100 * min(last), 100 * max(last)
+    assert re.search(rf"with 3 axes from {low:.1f} % \([^)]+\) to {high:.1f} % \(", text)
+    accuracy = study / "accuracy.csv"
+    answers.confusion(study / "confusion.csv", study / "confusion_labels.csv", accuracy, catalogue, output("confusion"))
+    groups = [accuracy_of(study, f"clean-held-out-{g}", "limit_space_group") for g in labels.SPACE_GROUPS]
+    assert f"of {100 * np.mean(groups):.1f} % for someone who knows every label" in check(study, "confusion")
     answers.calibration(study / "reliability.csv", study / "calibration.csv", catalogue, found, output("calibration"))
     with (study / "calibration.csv").open() as handle:
         row = next(r for r in csv.DictReader(handle) if (r["condition"], r["answer"]) == ("clean-held-out", "label"))
@@ -162,14 +222,21 @@ def test_figures_of_answers(study, output):
     assert f"expected calibration error {error:.3f}" in text
     limit = 100 * accuracy_of(study, "clean-held-out", "limit_space_group")
     assert re.search(rf"Space groups, perfect, held out: [^;]+\(all labels known: {limit:.1f} %\)", text)
-    answers.mistakes(study / "confusion.csv", study / "mistakes.csv", catalogue, found, output("mistakes"))
-    assert "Most frequent wrong labels of al-strain-xx+4pct" in check(study, "mistakes")
+    answers.mistakes(study / "confusion.csv", study / "mistakes.csv", accuracy, catalogue, found, output("mistakes"))
+    text = check(study, "mistakes")
+    assert "Most frequent wrong labels of al-strain-xx+4pct" in text
+    reached, limit = (100 * accuracy_of(study, "al-twin", f"{what}_space_group") for what in ("accuracy", "limit"))
+    assert f"al-twin {reached:.1f} % ({limit:.1f} %)" in text
     answers.settings(study / "accuracy_by.csv", catalogue, found, output("settings"))
     assert re.search(r"along \[\d{3}\] to", check(study, "settings"))
     history = study / "history.csv"
     history.write_text("epoch,train_loss,held_out_accuracy\n1,2.0,0.3\n2,1.0,0.55\n")
-    answers.learning({"main-seed1": history}, output("learning"))
-    assert "55.0 %" in check(study, "learning")
+    card = study / "card.json"
+    card.write_text(json.dumps({"metrics": {"held_out_patterns_watched": 240}}))
+    answers.learning({"main-seed1": (history, card)}, accuracy, output("learning"))
+    text = check(study, "learning")
+    everything = 100 * accuracy_of(study, "clean-held-out")
+    assert "55.0 % of 240 held-out patterns after 2 passes" in text and f"test copies: {everything:.1f} %" in text
 
 
 def write_pattern(path, axes, pixels=64):
@@ -194,15 +261,24 @@ def test_figures_of_patterns(study, output):
     write_pattern(study / "p.nc", [(0, 0, 1), (-1, 1, 0)])
     shown = [panels.Panel("al-pristine", (0, 0, 1), "Al"), panels.Panel("al-twin", (-1, 1, 0), "Al, twin")]
     tables = study / "accuracy.csv", study / "models.csv"
-    crystals.patterns([study / "p.nc"] * 2, shown, *tables, "Patterns.", "A remark.", 2, output("strain_patterns"))
+    texts = "Patterns.", "A remark.", 2, output("strain_patterns")
+    crystals.patterns([study / "p.nc"] * 2, shown, *tables, 3.0, *texts)
     text = check(study, "strain_patterns")
-    assert "(b) al-twin" in text and "64 x 64 pixels" in text and "A remark." in text
+    assert "over 4 decades" in text and "saw the upper 3 decades only" in text
+    assert (
+        "(a) al-pristine, [001]; (b) al-twin, [-110]; beam along" in text
+        and "64 x 64 pixels" in text
+        and "A remark." in text
+    )
     pristine, twin, control = (
         f"{name} {100 * accuracy_of(study, name):.1f} %" for name in ("al-pristine", "al-twin", "al-twin-control")
     )
     assert f"of main-seed1, over all zone axes: control {pristine}; control {control}, {twin}." in text
+    crystals.patterns([study / "p.nc"] * 2, shown, *tables, 4.0, *texts)
+    text = check(study, "strain_patterns")
+    assert "The network saw 4 decades." in text and "only" not in text
     crystals.overview([study / "p.nc"] * 7, [f"condition-{i}" for i in range(7)], output("patterns"))
-    check(study, "patterns")
+    assert "Beam along [001]" in check(study, "patterns")
     picture = crystals.read_picture(study / "p.nc", (-1, 1, 0))
     # small angles: one pixel is its width over wavelength times camera length
     assert picture.pixel == pytest.approx(63.5 / 64 / (0.025079 * 800), rel=1e-6)
@@ -286,9 +362,10 @@ def test_figures_of_displacements(study, output, root):
     panel = panels.Panel("al-interstitial-c-tetrahedral-2x2x2", (0, 0, 1), "C")
     tables = study / "accuracy.csv", study / "models.csv"
     carbon = study / "carbon.extxyz", ("fcc", "Al"), study / "c.nc", panel
-    crystals.interstitial(*carbon, *tables, output("interstitial"))
+    crystals.interstitial(*carbon, *tables, 3.0, output("interstitial"))
     number = 100 * accuracy_of(study, panel.condition)
-    assert f"{panel.condition} {number:.1f} %." in check(study, "interstitial")
+    text = check(study, "interstitial")
+    assert f"{panel.condition} {number:.1f} %." in text and "pattern along [001]" in text and "upper 3 decades" in text
 
 
 def test_a_colour_changes_the_figure_and_not_the_caption(study, output, tmp_path):
@@ -354,5 +431,6 @@ def test_the_report_holds_everything_and_needs_nothing(study, output, root):
         accuracy, limit = (100 * accuracy_of(study, "al-twin", f"{kind}_{by}") for kind in ("accuracy", "limit"))
         assert f"<td>{accuracy:.1f} %<br><small>of {limit:.1f} %</small></td>" in page
     low, high = (100 * accuracy_of(study, "al-pristine", f"accuracy_label_{side}") for side in ("low", "high"))
-    assert f"<small>{low:.1f} to {high:.1f}</small><br><small>n = 12</small>" in page
+    worth = accuracy_of(study, "al-pristine", "n_effective")
+    assert f"<small>{low:.1f} to {high:.1f}</small><br><small>n = 12, worth {worth:.0f}</small>" in page
     assert "nan" not in re.sub(r'base64,[^"]+', "", page)

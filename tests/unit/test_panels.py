@@ -32,6 +32,12 @@ def test_the_published_study_shows_what_the_article_shows(root, plan):
     assert shown("thermal_patterns")[1:] == [
         (f"al-thermal-{protocol}{kelvin}K-3x3x3", front) for protocol in ("", "equilibrated-") for kelvin in (100, 300)
     ]
+    # beside the article's own pictures "published" would claim to be one of them
+    assert [panel.title for panel in found["thermal_patterns"]] == [
+        "Al, at rest", "Al, 100 K, short run", "Al, 300 K, short run", "Al, 100 K, equilibrium",
+        "Al, 300 K, equilibrium",
+    ]  # fmt: skip
+    assert not [c.id for c in conditions.values() if "published" in c.parameter]
     assert {("fe-vacancy-3x3x3", front), ("fe-substitution-au-3x3x3", front)} <= set(shown("point_patterns"))
     assert shown("interstitial") == [("al-interstitial-c-tetrahedral-3x3x3", front)]
     assert shown("dislocation_patterns")[:3] == [

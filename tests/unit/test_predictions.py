@@ -15,7 +15,7 @@ from defraction.pattern_files import DIMENSIONS
 AXES = [(0, 0, 1), (0, 1, 1)]
 GRID = (2, 1, 3)
 PIXELS = 16
-SETTINGS = {"ensemble_sizes": [1, 2], "draws": 5, "bootstrap": 20, "confidence": 0.95, "calibration_bins": 5}
+SETTINGS = {"ensemble_sizes": [1, 2], "draws": 5, "confidence": 0.95, "calibration_bins": 5}
 
 
 def write_patterns(path, seed, specimens=2):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from defraction import config, dataset
 from defraction.evaluation.predictions import read_predictions
 from defraction.learning import infer, labels, model, parallel, train
-from defraction.learning.resnet import BLOCKS
+from defraction.learning.resnet import BLOCKS, ResNet
 from defraction.pattern_files import DIMENSIONS
 
 AXES = [(0, 0, 1), (0, 1, 1)]
@@ -122,6 +122,11 @@ import json, sys
 from defraction.learning import train
 arguments = json.loads(sys.argv[1])
 train.train(**arguments)
+"""
+CHILD_OF_TWO = """
+import json, sys
+from defraction.learning import parallel
+parallel.train_in_processes(2, **json.loads(sys.argv[1]))
 """
 
 
@@ -239,6 +244,31 @@ def test_networks_take_one_channel_and_start_as_identity(architecture):
     assert network(torch.rand(2, 1, 32, 32)).shape == (2, 48)
     with pytest.raises(ValueError, match="resnet101"):
         model.build("resnet20", 48)
+
+
+def test_labels_do_not_tie_by_the_rounding_of_bfloat16():
+    """The last layer is in single precision, in training and in prediction; answers rounded to bfloat16 would tie."""
+    torch.manual_seed(2)
+    images = torch.rand(256, 1, 32, 32)
+    still = train.Changes(np.zeros(1), np.zeros((1, 2)), np.ones(1), np.ones(1), False)
+    read = ResNet("resnet18", 48).eval()
+    logs = torch.from_numpy(infer._forward(read, images, still, torch.device("cpu"), "bf16", 128)[:, 0])
+    trained = model.build("resnet18", 48)
+    optimiser = torch.optim.SGD(trained.parameters(), lr=0.0)
+    truth = torch.zeros(128, dtype=torch.int64)
+    logits, _ = train.training_step(trained, optimiser, images[:128], truth, 0.0, "bf16", {"label_smoothing": 0.0})
+    for found in (logs, logits):
+        top = found.topk(2).values
+        assert (top[:, 0] > top[:, 1]).all()
+        assert not torch.equal(found, found.bfloat16().float())
+        coarse = found.bfloat16().topk(2).values
+        assert (coarse[:, 0] == coarse[:, 1]).any()
+    # all but the last layer are in bfloat16 as before
+    seen = []
+    read.avgpool.register_forward_hook(lambda module, given, result: seen.append(result.dtype))
+    infer._forward(read, images[:2], still, torch.device("cpu"), "bf16", 2)
+    infer._forward(read, images[:2], still, torch.device("cpu"), "fp32", 2)
+    assert seen == [torch.bfloat16, torch.float32]
 
 
 @pytest.mark.parametrize("architecture", list(BLOCKS))
@@ -444,9 +474,14 @@ def test_tensorboard_log_holds_what_the_history_holds(study, tmp_path):
         )
 
 
-def test_two_processes_train_as_one_does(study, unbroken, tmp_path):
+@pytest.fixture(scope="module")
+def unbroken_by_two(study, tmp_path_factory):
+    return run(study, tmp_path_factory.mktemp("unbroken_by_two"), processes=2, threads=2)
+
+
+def test_two_processes_train_as_one_does(study, unbroken, unbroken_by_two, tmp_path):
     """Same draws; with batch norm over half the batch and other sums, so close, not equal."""
-    outputs = run(study, tmp_path / "two", processes=2, threads=2)
+    outputs = unbroken_by_two
     assert json.loads(outputs[1].read_text())["processes"] == 2
     histories = [list(csv.DictReader(path.open())) for path in (outputs[2], unbroken[2])]
     assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
@@ -454,6 +489,36 @@ def test_two_processes_train_as_one_does(study, unbroken, tmp_path):
     assert load_file(outputs[0]).keys() == start.state_dict().keys()  # of the network, not of its wrapper
     with pytest.raises(ValueError, match="share evenly"):
         run(study, tmp_path / "uneven", processes=3)
+
+
+def test_two_killed_processes_resume_to_the_same_bits(study, unbroken_by_two, tmp_path, root):
+    psutil = pytest.importorskip("psutil")
+    folder, files = study
+    arguments = arguments_of(files, folder / "split.csv", folder / "labels.csv", tmp_path) | {"threads": 2}
+    environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
+    child = subprocess.Popen([sys.executable, "-c", CHILD_OF_TWO, json.dumps(arguments)], env=environment)
+    checkpoint = tmp_path / "restart" / train.CHECKPOINT
+    until = time.monotonic() + 120
+    while time.monotonic() < until and child.poll() is None:
+        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["step"] >= 3:
+            break
+        time.sleep(0.01)
+    family = psutil.Process(child.pid).children(recursive=True)
+    for process in (*family, psutil.Process(child.pid)):
+        process.kill()
+    assert child.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not psutil.wait_procs(family, timeout=30)[1]
+    reached = torch.load(checkpoint, weights_only=True)["step"]
+    assert 3 <= reached < int(list(csv.DictReader(unbroken_by_two[2].open()))[-1]["step"])
+
+    outputs = run(study, tmp_path / "resumed", restart=tmp_path / "restart", processes=2, threads=2)
+    assert json.loads(outputs[1].read_text())["processes"] == 2
+    assert same_weights(outputs[0], unbroken_by_two[0])
+    kept = [column for column in train.HISTORY_COLUMNS if column != "seconds"]
+    histories = [
+        [[row[c] for c in kept] for row in csv.DictReader(path.open())] for path in (outputs[2], unbroken_by_two[2])
+    ]
+    assert histories[0] == histories[1]
 
 
 def test_the_shares_of_all_processes_are_the_batch():
@@ -502,10 +567,8 @@ def test_no_training_process_outlives_the_job(study, tmp_path, root):
     folder, files = study
     arguments = arguments_of(files, folder / "split.csv", folder / "labels.csv", tmp_path)
     arguments["settings"] = {**SETTINGS, "epochs": 500}
-    code = "import json, sys; from defraction.learning import parallel; "
-    code += "parallel.train_in_processes(2, **json.loads(sys.argv[1]))"
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
-    child = subprocess.Popen([sys.executable, "-c", code, json.dumps(arguments)], env=environment)
+    child = subprocess.Popen([sys.executable, "-c", CHILD_OF_TWO, json.dumps(arguments)], env=environment)
     checkpoint = tmp_path / "restart" / train.CHECKPOINT
     until = time.monotonic() + 120
     while time.monotonic() < until and child.poll() is None and not checkpoint.exists():

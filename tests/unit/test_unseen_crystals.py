@@ -79,8 +79,19 @@ def test_answers_are_counted_as_the_workflow_counts(unseen):
 def test_the_table_has_a_limit_beside_every_accuracy(unseen):
     row = crystal("W", 229, "W:2+a:0,0,0")
     record = {"row": row, "patterns": 6, "unresolved": 0, "label": 0.5, "resolved": 0.5, "group": 0.4, "limit": 0.6}
-    table = unseen.summarise([record | {"ensemble": 1.0, "flagged": 0.1}] * 3, 50, 1)
+    table = unseen.summarise([record | {"ensemble": 1.0, "flagged": 0.1}] * 3)
     assert [(line["by"], line["crystals"]) for line in table] == [("all", 3), ("space_group", 3), ("prototype", 3)]
     for line in table:
         assert line["accuracy_space_group"] <= line["limit_space_group"] == 0.6
         assert line["accuracy_ensemble_low"] < 1 == line["accuracy_ensemble_high"]  # three right ones prove little
+
+
+def test_two_crystals_have_no_interval(unseen):
+    row = crystal("W", 229, "W:2+a:0,0,0")
+    record = {"row": row, "patterns": 6, "unresolved": 0, "label": 0.5, "resolved": 0.5, "group": 0.4, "limit": 0.6}
+    table = unseen.summarise([record | {"ensemble": 1.0, "flagged": 0.1}] * 2)
+    assert [line["by"] for line in table] == ["all", "space_group"]
+    assert {
+        line[f"accuracy_{by}_{end}"] for line in table for by in ("label", "ensemble") for end in ("low", "high")
+    } == {None}
+    assert unseen.with_interval(table[0], "accuracy_label").split() == ["50.0%", "(few", "crystals)"]

@@ -226,7 +226,7 @@ row("models.pattern_set", "main", {f"{rule} other-seed1" for rule in OTHERS}, "m
 # Evaluation, runtime, presentation
 
 row("evaluation.rotated_copies", 2, "predict", "predict_clean", "predict_shown")
-for name, value in {"ensemble_sizes": [1, 2], "draws": 10, "bootstrap": 100, "calibration_bins": 5}.items():
+for name, value in {"ensemble_sizes": [1, 2], "draws": 10, "calibration_bins": 5}.items():
     row(f"evaluation.{name}", value, "summary")
 row("evaluation.confidence", 0.9, "summary", "figures")
 RUNTIME = {

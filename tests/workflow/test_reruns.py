@@ -488,7 +488,7 @@ modules("the module of labels: `learning/labels`", "learning/labels.py")
 
 settings(
     "a setting of `evaluation` other than `rotated_copies`",
-    {"evaluation": {"bootstrap": 100}},
+    {"evaluation": {"draws": 100}},
     {"evaluation": {"ensemble_sizes": [1, 2]}},
 )
 settings("`evaluation.rotated_copies`", {"evaluation": {"rotated_copies": 2}})

@@ -134,7 +134,6 @@ rule summarise:
         "../envs/learning.yaml"
     params:
         code=code_digest("summarise.py"),
-        evaluation={"confidence": config["evaluation"]["confidence"]},
         patterns={
             name: {
                 "pixels": section["pixels"],

@@ -65,6 +65,7 @@ rule figure_strain:
 rule figure_table2:
     input:
         accuracy="results/accuracy.csv",
+        comparison="results/comparison.csv",
         models="results/models.csv",
         published="resources/paper/published.csv",
         code=code("figure_table2.py"),
@@ -179,6 +180,7 @@ rule figure_confusion:
     input:
         confusion="results/confusion.csv",
         labels="results/confusion_labels.csv",
+        accuracy="results/accuracy.csv",
         models="results/models.csv",
         code=code("figure_confusion.py"),
     output:
@@ -238,6 +240,7 @@ rule figure_mistakes:
     input:
         confusion="results/confusion.csv",
         mistakes="results/mistakes.csv",
+        accuracy="results/accuracy.csv",
         models="results/models.csv",
         conditions="results/conditions.csv",
         code=code("figure_mistakes.py"),
@@ -296,6 +299,8 @@ rule figure_settings:
 rule figure_learning:
     input:
         histories=expand("results/models/{model}/history.csv", model=MODELS),
+        cards=expand("results/models/{model}/card.json", model=MODELS),
+        accuracy="results/accuracy.csv",
         code=code("figure_learning.py"),
     output:
         png=report(
@@ -373,6 +378,7 @@ rule figure_strain_patterns:
     params:
         code=code_digest("figure_strain_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("strain_patterns", [])],
+        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -403,6 +409,7 @@ rule figure_thermal_patterns:
     params:
         code=code_digest("figure_thermal_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("thermal_patterns", [])],
+        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -433,6 +440,7 @@ rule figure_point_patterns:
     params:
         code=code_digest("figure_point_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("point_patterns", [])],
+        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -463,6 +471,7 @@ rule figure_dislocation_patterns:
     params:
         code=code_digest("figure_dislocation_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("dislocation_patterns", [])],
+        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -493,6 +502,7 @@ rule figure_twin_patterns:
     params:
         code=code_digest("figure_twin_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("twin_patterns", [])],
+        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -592,6 +602,7 @@ rule figure_interstitial:
         code=code_digest("figure_interstitial.py"),
         panels=[list(panel) for panel in PANELS.get("interstitial", [])],
         hosts=[crystal_of(panel.condition) for panel in PANELS.get("interstitial", [])],
+        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
         presentation=presentation("colour", "pattern_decades"),
         reductions=config["reductions"],
     script:

@@ -7,6 +7,7 @@ with job(snakemake) as run:
     confusion(
         run.input.confusion,
         run.input.labels,
+        run.input.accuracy,
         run.input.models,
         Sheet.of(run),
     )

@@ -10,6 +10,7 @@ with job(snakemake) as run:
         [Panel(*panel) for panel in run.params.panels],
         run.input.accuracy,
         run.input.models,
+        run.params.seen,
         "Patterns of the dislocation array (the article's Fig. 9).",
         "The article looks along line [11-2], plane normal [111] and Burgers vector [-110]; axes without label are "
         "left out. Below, the block without dislocations.",

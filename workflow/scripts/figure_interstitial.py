@@ -12,5 +12,6 @@ with job(snakemake) as run:
         Panel(*run.params.panels[0]),
         run.input.accuracy,
         run.input.models,
+        run.params.seen,
         Sheet.of(run),
     )

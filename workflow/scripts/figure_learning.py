@@ -5,6 +5,7 @@ with job(snakemake) as run:
     from defraction.figures.style import Sheet
 
     learning(
-        dict(zip(run.params.models, run.input.histories, strict=True)),
+        dict(zip(run.params.models, zip(run.input.histories, run.input.cards, strict=True), strict=True)),
+        run.input.accuracy,
         Sheet.of(run),
     )

@@ -8,6 +8,7 @@ with job(snakemake) as run:
     mistakes(
         run.input.confusion,
         run.input.mistakes,
+        run.input.accuracy,
         run.input.models,
         read_table(run.input.conditions),
         Sheet.of(run),

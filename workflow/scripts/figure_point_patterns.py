@@ -10,6 +10,7 @@ with job(snakemake) as run:
         [Panel(*panel) for panel in run.params.panels],
         run.input.accuracy,
         run.input.models,
+        run.params.seen,
         "Patterns of crystals with point defects (the article's Fig. 7).",
         "The article shows Fe, with a vacancy and with Au in 3x3x3 cells; where this run lacks one, the nearest.",
         3,

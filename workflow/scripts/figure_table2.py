@@ -7,6 +7,7 @@ with job(snakemake) as run:
 
     table2(
         run.input.accuracy,
+        run.input.comparison,
         run.input.models,
         read_published(run.input.published),
         Sheet.of(run),

@@ -10,6 +10,7 @@ with job(snakemake) as run:
         [Panel(*panel) for panel in run.params.panels],
         run.input.accuracy,
         run.input.models,
+        run.params.seen,
         "Patterns at rest and with thermal motion (the article's Fig. 5).",
         "The article shows 0, 100 and 300 K.",
         min(6, len(run.input.patterns)),

@@ -10,6 +10,7 @@ with job(snakemake) as run:
         [Panel(*panel) for panel in run.params.panels],
         run.input.accuracy,
         run.input.models,
+        run.params.seen,
         "Patterns of twins (the article's Fig. 10).",
         "Beam normal to twinning direction and twin plane normal; below, the same block without a boundary.",
         max(1, len(run.input.patterns) // 2),

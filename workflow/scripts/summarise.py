@@ -10,7 +10,6 @@ with job(snakemake) as run:
         run.input.published,
         run.input.labels,
         vars(run.output),
-        run.params.evaluation,
         run.params.patterns,
         run.params.reductions,
     )

@@ -745,7 +745,6 @@ class Evaluation(Section):
     )
     ensemble_sizes: list[Count] = Field([1, 2, 4, 8, 16], description="numbers of zone axes k in an ensemble")
     draws: Count = Field(200, description="random draws of k zone axes per crystal")
-    bootstrap: Count = Field(2000, description="bootstrap samples behind an interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="confidence of the intervals")
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = Field(
         15, description="bins of probability in which answers are compared with the truth"

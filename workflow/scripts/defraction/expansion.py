@@ -15,6 +15,9 @@ from typing import Any
 from defraction import config as schema
 from defraction.conditions import Condition, seed_of
 
+PROTOCOLS = {"published": "short run", "equilibrated": "equilibrium"}
+"""Protocols of molecular dynamics for people: beside a picture, "published" would read as a picture of the article."""
+
 
 def expand(config: schema.Config, hosts: dict) -> dict[str, Condition]:
     """All conditions of a configuration with their controls, keyed by id, in the order of the configuration.
@@ -84,7 +87,8 @@ def _conditions(entry, config: schema.Config) -> list[Condition]:
             several = f", {entry.flights} flights"
         return [perfect] + [
             Condition(
-                f"{prefix}-{name}-{t:g}K-{size}", perfect_id, host, "thermal", f"{t:g} K, {entry.protocol}{several}",
+                f"{prefix}-{name}-{t:g}K-{size}", perfect_id, host, "thermal",
+                f"{t:g} K, {PROTOCOLS[entry.protocol]}{several}",
                 _settings("thermal", temperature=t, protocol=entry.protocol, **common),
             )
             for t in entry.temperatures

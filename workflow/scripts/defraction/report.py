@@ -242,6 +242,7 @@ def _compared(comparison: Sequence[Row], models: Sequence[Row], model: str) -> l
                 "ours": _percent(row["accuracy_label"]),
                 "interval": _interval(row["accuracy_label_low"], row["accuracy_label_high"]),
                 "n": row["n_patterns"],
+                "worth": f"{float(row['n_effective']):.0f}" if row["n_effective"] else "",
                 "difference": _points(row["difference"]),
                 "agrees": row["agrees"],
                 "control": _percent(row["control_accuracy_label"]),

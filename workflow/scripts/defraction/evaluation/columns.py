@@ -4,7 +4,7 @@ TEXTS = ("model", "pattern_set", "condition", "control", "host", "kind", "parame
 """Columns of the accuracies that are no numbers."""
 ACCURACY = (
     *TEXTS,
-    "n_patterns", "n_crystals", "n_snapshots", "n_copies",
+    "n_patterns", "n_effective", "n_crystals", "n_snapshots", "n_copies",
     "accuracy_label", "accuracy_label_low", "accuracy_label_high",
     "accuracy_space_group", "accuracy_space_group_low", "accuracy_space_group_high",
     "limit_space_group", "limit_space_group_uniform",
@@ -17,7 +17,7 @@ ACCURACY = (
 TABLES = {
     "accuracy": ACCURACY,
     "accuracy_by": (
-        "model", "condition", "by", "value", "n_patterns",
+        "model", "condition", "by", "value", "n_patterns", "n_effective",
         "accuracy_label", "accuracy_label_low", "accuracy_label_high",
         "accuracy_space_group", "accuracy_space_group_low", "accuracy_space_group_high", "limit_space_group",
     ),

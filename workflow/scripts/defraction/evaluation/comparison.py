@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from defraction.evaluation.intervals import wilson
+from defraction.evaluation.intervals import Interval, pooled_interval
 from defraction.evaluation.names import CLEAN, SHOWN
 from defraction.published import Published, stand_in
 
 COMPARISON_COLUMNS = (
     "item", "axes", "page", "where", "relation", "published",
     "model", "name", "seed", "network", "split_by", "hosts", "pattern_set", "diffraction_model", "pixels", "condition",
-    "accuracy_label", "accuracy_label_low", "accuracy_label_high", "n_patterns", "n_copies",
+    "accuracy_label", "accuracy_label_low", "accuracy_label_high", "n_patterns", "n_effective", "n_copies",
     "difference", "agrees",
     "control", "control_accuracy_label", "control_accuracy_label_low", "control_accuracy_label_high",
     "seeds", "seeds_mean", "seeds_min", "seeds_max",
@@ -24,11 +24,10 @@ PRINTED = {"pixels": 256, "zone_axes": 16, "voltages": 3, "camera_lengths": 3}
 NO_EFFECT = 0.05
 """A loss over labels that is surely smaller is no noticeable effect."""
 KNOWN = 0.8
-"""A network whose control lies surely below is no witness to "no effect": it has little to lose. The article's bound
+"""A network whose control lies below is no witness to "no effect": it has little to lose. The article's bound
 for crystals that strain has harmed (section 3.1)."""
 
 Row = dict[str, Any]
-Interval = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,8 @@ class _Measured:
     """One or several rows of the accuracy table, patterns counted alike.
 
     Attributes:
-        conditions: ids, without `SHOWN`. n: patterns. copies: of each.
+        conditions: ids, without `SHOWN`. n: patterns. effective: independent ones that would be as uncertain.
+        copies: of each.
         values: accuracies, limit and loss, by column. interval, loss_interval: of `accuracy_label` and `loss_label`.
         controls: ids of the matched controls, without `SHOWN`; empty where the conditions are controls themselves.
         control_accuracy: accuracy over labels of the controls; None where there are none.
@@ -45,6 +45,7 @@ class _Measured:
 
     conditions: tuple[str, ...]
     n: int
+    effective: float | None
     copies: int
     values: dict[str, float | None]
     interval: Interval
@@ -61,7 +62,6 @@ def compare(
     models: Sequence[Row],
     patterns: Mapping[str, Mapping[str, int]],
     reductions: Sequence[str],
-    confidence: float = 0.95,
 ) -> list[Row]:
     """The article's accuracies beside those of every model (`COMPARISON_COLUMNS`).
 
@@ -76,7 +76,7 @@ def compare(
     Args:
         rows: the accuracy table of all models, numbers as float, empty cells None. models: the table of models.
         patterns: for each set of patterns `pixels` and the numbers of `zone_axes`, `voltages` and `camera_lengths`.
-        reductions: the configuration's list of what it reduces. confidence: of the intervals.
+        reductions: the configuration's list of what it reduces.
     """
     tables: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -88,7 +88,7 @@ def compare(
             measured = [
                 (model, ours)
                 for model in models
-                if (ours := _measure(entry, tail, tables.get(model["model"], {}), confidence)) is not None
+                if (ours := _measure(entry, tail, tables.get(model["model"], {}))) is not None
             ]
             seeds: dict[str, list[float]] = {}
             for model, ours in measured:
@@ -99,7 +99,7 @@ def compare(
     return out
 
 
-def _measure(entry: Published, tail: str, table: Mapping[str, Row], confidence: float) -> _Measured | None:
+def _measure(entry: Published, tail: str, table: Mapping[str, Row]) -> _Measured | None:
     """What one model measured of a statement, over all zone axes (`tail` is empty) or those shown (`SHOWN`)."""
     plain = [name for name in table if not name.endswith(SHOWN)]
     names = [stand_in(member, entry.relation, plain) for member in entry.members]
@@ -119,26 +119,32 @@ def _measure(entry: Published, tail: str, table: Mapping[str, Row], confidence: 
     control_accuracy = None
     if controls and values["loss_label"] is not None:
         control_accuracy = values["accuracy_label"] + values["loss_label"]
-    control = table.get(controls[0]) if len(members) == 1 and controls else None
-    if control is not None:
-        control_interval = _bounds(control, "accuracy_label")
-    elif control_accuracy is not None:
-        control_interval = wilson(control_accuracy, n, confidence)
+    weights = [row["n_patterns"] for row in members]
+    own = table.get(entry.condition + tail)  # of a pool whose members all were predicted
+    whole = own if len(members) > 1 and own is not None and own["n_patterns"] == n else None
+
+    def interval(column: str, rows: Sequence[Row]) -> Interval:
+        return pooled_interval([row[column] for row in rows], [_bounds(row, column) for row in rows], weights)
+
+    control_interval: Interval = (None, None)
+    if len(controls) == len(members) and all(name in table for name in controls):
+        control_interval = interval("accuracy_label", [table[name] for name in controls])
+    ours = [whole] if whole is not None else members
+    if len(ours) == 1:
+        accuracy_interval, loss_interval = _bounds(ours[0], "accuracy_label"), _bounds(ours[0], "loss_label")
+        effective = ours[0]["n_effective"]
     else:
-        control_interval = (None, None)
-    if len(members) == 1:
-        interval, loss_interval = _bounds(members[0], "accuracy_label"), _bounds(members[0], "loss_label")
-    else:
-        interval, loss_interval = wilson(values["accuracy_label"], n, confidence), (None, None)
-        own = table.get(entry.condition + tail)
-        if own is not None and own["n_patterns"] == n:
-            loss_interval = _bounds(own, "loss_label")
+        accuracy_interval = interval("accuracy_label", members)
+        loss_interval = interval("loss_label", members) if values["loss_label"] is not None else (None, None)
+        counts = [row["n_effective"] for row in members]
+        effective = None if None in counts else n * n / sum(w * w / e for w, e in zip(weights, counts, strict=True))
     return _Measured(
         conditions=tuple(row["condition"].removesuffix(SHOWN) for row in members),
         n=n,
+        effective=effective,
         copies=int(members[0]["n_copies"]),
         values=values,
-        interval=interval,
+        interval=accuracy_interval,
         loss_interval=loss_interval,
         controls=tuple(name.removesuffix(SHOWN) for name in controls),
         control_accuracy=control_accuracy,
@@ -202,6 +208,7 @@ def _row(
         "loss_label_low": ours.loss_interval[0],
         "loss_label_high": ours.loss_interval[1],
         "n_patterns": ours.n,
+        "n_effective": None if ours.effective is None else round(ours.effective, 1),
         "n_copies": ours.copies,
         "difference": accuracy - entry.accuracy if entry.relation == "=" else None,
         "agrees": _agrees(entry, ours),
@@ -219,13 +226,12 @@ def _row(
 
 
 def _agrees(entry: Published, ours: _Measured) -> str:
-    low, high = ours.interval
-    if low is None:  # fewer crystals than an interval needs
+    (low, high), reached = ours.interval, ours.control_accuracy
+    if low is None:  # fewer zone axes or crystals than an interval needs
         return ""
     if entry.relation == "=":
         return "within" if low <= entry.accuracy <= high else "above" if low > entry.accuracy else "below"
     if entry.relation == "<":
-        reached = ours.control_interval[1]
         if high < entry.accuracy and reached is not None and reached < entry.accuracy:
             return "control"
         return "yes" if high < entry.accuracy else "no" if low >= entry.accuracy else "undecided"
@@ -233,6 +239,5 @@ def _agrees(entry: Published, ours: _Measured) -> str:
     if least is None:
         return ""
     if least <= 0 and most < NO_EFFECT:
-        reached = ours.control_interval[1]
         return "control" if reached is not None and reached < KNOWN else "yes"
     return "no" if least > 0 else "undecided"

@@ -1,7 +1,7 @@
 """From the predictions of one model to its tables of accuracies.
 
-* The n of an interval is the number of distinct (crystal, zone axis, voltage, camera length, snapshot): rotated copies
-  of a pattern are not independent.
+* Patterns are counted as distinct (crystal, zone axis, voltage, camera length, snapshot); copies of one are averaged.
+  Intervals know that patterns along one zone axis, and those of one crystal, are alike (`intervals`).
 * Loss is the accuracy of the matched control minus that of the condition.
 
 Every prediction file is read once and reduced to credits of single patterns at once: memory holds one file at a time.
@@ -59,8 +59,7 @@ def evaluate(
         predictions: by condition id, one crystal each, as arrays or as files that are read one at a time; every id
             must be in `conditions`.
         conditions: mappings with `condition`, `control`, `host`, `kind`, `parameter`.
-        settings: the configuration's `evaluation` part: `ensemble_sizes`, `draws`, `bootstrap`, `confidence`,
-            `calibration_bins`.
+        settings: the configuration's `evaluation` part: `ensemble_sizes`, `draws`, `confidence`, `calibration_bins`.
         clean: predictions of held-out perfect crystals: one row for all, one for each space group.
         published: the article's numbers; those that pool several conditions get a row of their own if all their
             members were predicted, made of the patterns of all of them.
@@ -68,8 +67,8 @@ def evaluate(
         crystals: `prototype` and `prototype_in_training` by material id, for accuracies of the clean crystals by them.
         model, pattern_set: written into the rows.
 
-    Intervals are Wilson's for the conditions, Newcombe's for their losses and cluster bootstraps over crystals for the
-    clean rows. Raises ValueError for a prediction whose id is not in the table.
+    Intervals of the conditions and of their losses are over zone axes, those of the clean rows over crystals. Raises
+    ValueError for a prediction whose id is not in the table.
     """
     table = {row["condition"]: row for row in conditions}
     shown = shown or {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from defraction.evaluation.columns import ACCURACY
 from defraction.evaluation.ensembles import RULES
-from defraction.evaluation.intervals import difference_interval, interval_over_crystals, wilson
+from defraction.evaluation.intervals import Share, difference_interval
 from defraction.evaluation.scoring import Scored, Scorer
 
 LEAST_SHARE = 5e-4
@@ -33,7 +33,7 @@ def accuracy_row(
         text: `condition`, `control`, `host`, `kind` and `parameter`, as far as there are any.
         members: several are pooled, pattern by pattern. controls: of each member, for the losses.
         published: the article's accuracy.
-        over_crystals: intervals are those over crystals, else those over patterns.
+        over_crystals: intervals are those over crystals, else those over the zone axes of each member.
     """
     row: Row = dict.fromkeys(ACCURACY)
     row |= {
@@ -68,7 +68,8 @@ def ensemble_rows(name: str, members: Sequence[Scored], scorer: Scorer) -> list[
             values = values[np.isfinite(values)]
             if not len(values):
                 continue
-            low, high = _over_crystals(values, scorer)  # draws of the same patterns are not independent
+            # draws of the same patterns are not independent: crystals are the clusters
+            low, high = Share.of([values]).interval(scorer.settings["confidence"])
             rows.append(
                 {
                     "condition": name,
@@ -222,23 +223,18 @@ def reliability_rows(name: str, scored: Scored) -> list[Row]:
 
 
 def _accuracy(by: str, credits: Sequence[np.ndarray], scorer: Scorer, over_crystals: bool) -> Row:
-    """Mean credit with its interval, as `accuracy_<by>`."""
-    mean = _mean(credits)
-    if over_crystals:
-        low, high = _over_crystals(np.concatenate(credits), scorer)
-    else:
-        n = sum(int(np.isfinite(values).sum()) for values in credits)
-        low, high = wilson(mean, n, scorer.settings["confidence"])
-    return {f"accuracy_{by}": mean, f"accuracy_{by}_low": low, f"accuracy_{by}_high": high}
+    """Mean credit with its interval, as `accuracy_<by>`; of labels with the effective number of patterns."""
+    share = Share.of([np.concatenate(credits)] if over_crystals else _by_axis(credits))
+    low, high = share.interval(scorer.settings["confidence"])
+    found = {f"accuracy_{by}": share.mean, f"accuracy_{by}_low": low, f"accuracy_{by}_high": high}
+    if by == "label":
+        found["n_effective"] = None if share.effective is None else round(share.effective, 1)
+    return found
 
 
-def _mean(credits: Sequence[np.ndarray]) -> float:
-    return float(np.nanmean(np.concatenate([values.ravel() for values in credits])))
-
-
-def _over_crystals(credits: np.ndarray, scorer: Scorer) -> tuple[float | None, float | None]:
-    settings = scorer.settings
-    return interval_over_crystals(credits, settings["bootstrap"], scorer.seed, settings["confidence"])
+def _by_axis(credits: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Credits of each member, shape (crystal and zone axis, pattern): a stratum each, with the axes as clusters."""
+    return [values.reshape(values.shape[0] * values.shape[1], -1) for values in credits]
 
 
 def _largest_ensembles(curves: Sequence[np.ndarray]) -> float | None:
@@ -252,35 +248,21 @@ def _losses(row: Row, members: Sequence[Scored], controls: Sequence[Scored], sco
     """Accuracies of the controls minus those of a row, with intervals."""
     pairs = list(zip(controls, members, strict=True))
     same = all(control is member for control, member in pairs)
+    confidence = scorer.settings["confidence"]
     losses: Row = {}
     for by in ("label", "space_group"):
-        losses[f"loss_{by}"] = _mean([getattr(control, by) for control in controls]) - row[f"accuracy_{by}"]
-        low = high = 0.0
-        if not same:
-            credits = [_paired(getattr(control, by), getattr(member, by)) for control, member in pairs]
-            first, second = (np.concatenate(part) for part in zip(*credits, strict=True))
-            low, high = difference_interval(first, second, scorer.settings["confidence"])
-        losses |= {f"loss_{by}_low": low, f"loss_{by}_high": high}
+        first, second = (Share.of(_by_axis([getattr(one, by) for one in some])) for some in (controls, members))
+        low, high = (0.0, 0.0) if same else difference_interval(first, second, confidence)
+        losses |= {f"loss_{by}": first.mean - second.mean, f"loss_{by}_low": low, f"loss_{by}_high": high}
     ensemble = _largest_ensembles([control.ensembles for control in controls])
     if None not in (ensemble, row["accuracy_ensemble"]):
         low = high = 0.0
-        if not same:  # draws of the same patterns are not independent
-            lost = [control.ensembles[:, 0, -1] - member.ensembles[:, 0, -1] for control, member in pairs]
-            low, high = _over_crystals(np.concatenate(lost), scorer)
+        if not same:  # draws of the same patterns are not independent: crystals are the clusters
+            curves = [[one.ensembles[:, 0, -1] for one in some] for some in (controls, members)]
+            low, high = difference_interval(*(Share.of([np.concatenate(some)]) for some in curves), confidence)
         losses["loss_ensemble"] = ensemble - row["accuracy_ensemble"]
         losses |= {"loss_ensemble_low": low, "loss_ensemble_high": high}
     return losses
-
-
-def _paired(control: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Credits of control and condition; averaged over snapshots, so that they pair, if only their number differs."""
-    if control.shape[:4] == condition.shape[:4] and control.shape[4] != condition.shape[4]:
-        control, condition = control.mean(axis=4), condition.mean(axis=4)
-    first, second = control.ravel(), condition.ravel()
-    if len(first) == len(second):
-        both = np.isfinite(first) & np.isfinite(second)
-        return first[both], second[both]
-    return first[np.isfinite(first)], second[np.isfinite(second)]
 
 
 def _at(dimension: int, index: int) -> tuple[slice, ...]:

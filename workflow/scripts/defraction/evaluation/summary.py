@@ -43,7 +43,6 @@ def summarise_files(
     published: Path | str,
     labels: Path | str,
     outputs: Mapping[str, Path | str],
-    settings: Mapping[str, Any],
     patterns: Mapping[str, Mapping[str, int]],
     reductions: Sequence[str],
 ) -> None:
@@ -52,7 +51,6 @@ def summarise_files(
     Args:
         tables: files of every model by name of the table (`columns.TABLES`), all in the same order of models.
         outputs: a path for each of these names and for `comparison`, `spread`, `resolution` and `classes`.
-        settings: the configuration's `evaluation` part (`confidence`).
         patterns: for each set of patterns `pixels` and the numbers of `zone_axes`, `voltages` and `camera_lengths`.
         reductions: the configuration's list of what it reduces.
     """
@@ -66,7 +64,7 @@ def summarise_files(
     catalogue = read_table(models)
     write_rows(outputs["spread"], SPREAD_COLUMNS, spread(rows, catalogue))
     write_rows(outputs["resolution"], RESOLUTION_COLUMNS, resolution(rows, catalogue))
-    found = compare(read_published(published), rows, catalogue, patterns, reductions, settings["confidence"])
+    found = compare(read_published(published), rows, catalogue, patterns, reductions)
     write_rows(outputs["comparison"], COMPARISON_COLUMNS, found)
     write_classes(outputs["classes"], labels)
 

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from defraction.conditions import Condition
-from defraction.evaluation.names import CLEAN
+from defraction.evaluation.names import CLEAN, SHOWN
 from defraction.figures.style import (
     ACCENT,
     DOUBLE,
@@ -24,7 +24,7 @@ from defraction.figures.style import (
     plt,
     read,
 )
-from defraction.published import Published
+from defraction.published import Published, stand_in
 
 MOST = 60  # rows of the overview; of longer sweeps only the last value is shown
 
@@ -68,7 +68,9 @@ def overview(table: Path, models: Path, sheet: Sheet) -> None:
     if len(seeds) > 1:
         axes.plot([], [], color=colour, lw=5, alpha=0.25, label=f"range of {len(seeds)} seeds")
     axes.plot([], [], "|", color=GREY, ms=8, mew=1.8, ls="none", label="matched control")
-    axes.plot([], [], "D", mfc="none", color=ACCENT, ls="none", label="Jeong et al. 2024")
+    printed = any(r["published"] for r in shown)
+    if printed:
+        axes.plot([], [], "D", mfc="none", color=ACCENT, ls="none", label="Jeong et al. 2024")
     axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncol=4)
     sheet.save(figure)
     tested = [r for r in shown if r["kind"] != "clean"]
@@ -87,8 +89,8 @@ def overview(table: Path, models: Path, sheet: Sheet) -> None:
             "Patterns of the pristine hosts are among those that train this network: theirs is a training accuracy."
             if facts["hosts"] == "train" and any(r["kind"] == "pristine" for r in rows)
             else "",
-            "Grey bars: the matched control; diamonds: the article; lines: intervals over patterns of one crystal, "
-            "over crystals for the held-out ones.",
+            f"Grey bars: the matched control; {'diamonds: the article; ' if printed else ''}lines: intervals over "
+            "zone axes of one crystal, over crystals for the held-out ones.",
         ],
     )
 
@@ -160,19 +162,24 @@ def strain(
                          rf"shear strain $\gamma_{{{component}}}$ [rad]")  # fmt: skip
         panel.set_ylim(-0.02, 1.04)
         letter(panel, index)
+    printed = []
     for entry in published:
         condition = conditions.get(entry.members[0])
         if entry.relation == "=" and condition is not None and condition.kind == "strain" and len(entry.members) == 1:
+            value = condition.settings["value"]
             place = components.index(condition.settings["component"])
-            panels[0][place].plot(condition.settings["value"], entry.accuracy, "D", mfc="none", color="k", zorder=4)
+            panels[0][place].plot(value, entry.accuracy, "D", mfc="none", color="k", zorder=4)
+            printed.append(f"{percent(entry.accuracy)} at {value:g} rad")
     panels[0][0].set_ylabel("accuracy over labels")
-    panels[0][0].plot([], [], "D", mfc="none", color="k", ls="none", label="Jeong et al. 2024")
+    if printed:
+        panels[0][0].plot([], [], "D", mfc="none", color="k", ls="none", label="Jeong et al. 2024")
     panels[0][0].legend(loc="lower left")
     sheet.save(figure)
     sentences.append(
         "Zero strain is the pristine control. Shaded: what the article's text says of its Fig. 2 (no noticeable effect "
-        "up to 2.5 % and 0.015 rad; below 80 % above 3.5 %); diamond: its 69.8 % at 0.03 rad. Bars are intervals over "
-        "patterns of one crystal."
+        "up to 2.5 % and 0.015 rad; below 80 % above 3.5 %)"
+        + (f"; diamond: its {', '.join(printed)}." if printed else ".")
+        + " Bars are intervals over zone axes of one crystal."
     )
     if len(seeds) > 1:
         sentences.append(f"Bands: range of {len(seeds)} training seeds.")
@@ -186,62 +193,127 @@ def _printed(panel: Any, component: str) -> None:
         panel.fill_between([3.5, 5.2], 0, 0.8, color=PALE, alpha=0.45, lw=0, zorder=0)
 
 
-def table2(table: Path, models: Path, published: Sequence[Published], sheet: Sheet) -> None:
-    """Point defects by concentration: members and pooled pairs beside the article's Table 2."""
+def table2(table: Path, comparison: Path, models: Path, published: Sequence[Published], sheet: Sheet) -> None:
+    """Point defects by concentration: the rows of the article's Table 2 in its order, below each the conditions that
+    it was measured on, then all further vacancies and substitutions.
+
+    Args:
+        table, comparison: results/accuracy.csv and results/comparison.csv. Where a condition of the article is not in
+            the run, its row and the condition that stands in for it are drawn hollow, and the caption names both.
+    """
     model, _, facts = headline(models)
     rows = {r["condition"]: r for r in read(table) if r["model"] == model}
-    printed = [e for e in published if e.condition.startswith(("pooled-vacancy", "pooled-substitution"))]
-    lines: list[tuple[str, Row, float | None]] = []
-    for entry in printed:
-        for member in entry.members:
-            if member in rows:
-                lines.append((member, rows[member], None))
-        if entry.condition in rows:
-            lines.append((f"both ({entry.condition.removeprefix('pooled-')})", rows[entry.condition], entry.accuracy))
-    named = {member for entry in printed for member in entry.members}
-    for name, row in rows.items():
-        if row["kind"] in ("vacancy", "substitution") and name not in named and not name.startswith("pooled"):
-            lines.append((name, row, None))
-    figure, axes = plt.subplots(figsize=(0.8 * DOUBLE, 0.24 * len(lines) + 0.9))
+    plain = [name for name in rows if not name.endswith(SHOWN)]
+    found = {r["item"]: r for r in read(comparison) if (r["model"], r["axes"]) == (model, "all")}
+    lines: list[_Line] = []
+    sentences = [f"Model {model}, {facts['pixels']} pixels, diffraction model {facts['diffraction_model']}."]
+    named: set[str] = set()
+    for entry in published:
+        if not entry.where.startswith("Table 2"):
+            continue
+        title = entry.condition.removeprefix("pooled-").replace("-", ", ")
+        row = found.get(entry.condition)
+        if row is None:
+            sentences.append(f"{title.capitalize()}: not in this run.")
+            continue
+        members = {member: stand_in(member, entry.relation, plain) for member in entry.members}
+        own = [_Line.of(_stands(name, member), rows[name], name == member) for member, name in members.items() if name]
+        exact = len(own) == len(members) and all(line.exact for line in own)
+        whole = _Line.of_comparison(title, row, exact)
+        lines += [whole, *own]
+        named.update(filter(None, members.values()))
+        absent = [f"no {member}" for member, name in members.items() if name is None]
+        sentences.append(
+            f"{title.capitalize()}: {whole.words}, article {percent(entry.accuracy, 2)}, {row['n_patterns']} patterns: "
+            + "; ".join([f"{line.title} {line.words}" for line in own] + absent)
+            + "."
+        )
+    further = [name for name in plain if rows[name]["kind"] in ("vacancy", "substitution") and name not in named]
+    further = [name for name in further if not name.startswith("pooled")]
+    further.sort(key=lambda name: (rows[name]["kind"] != "vacancy", rows[name]["host"]))
+    others = [_Line.of(name, rows[name], True) for name in further]
+    lines += others
+    figure, axes = plt.subplots(figsize=(0.8 * DOUBLE, 0.22 * len(lines) + 0.9))
     pair = sheet.colours
-    for y, (_, row, value) in enumerate(lines):
-        colour = pair[0] if row["host"] == "Al" else pair[2] if "+" not in row["host"] else "k"
-        low, high = number(row["accuracy_label_low"]), number(row["accuracy_label_high"])
-        axes.plot([low, high], [y, y], color=colour)
-        axes.plot(number(row["accuracy_label"]), y, "o" if "+" not in row["host"] else "s", color=colour)
-        if row["loss_label"] and row["kind"] != "control":
-            axes.plot(number(row["accuracy_label"]) + number(row["loss_label"]), y, "|", color=GREY, ms=8, mew=1.8)
-        if value is not None:
-            axes.plot(value, y, "D", mfc="none", color=ACCENT)
-    axes.set_yticks(range(len(lines)), [name for name, *_ in lines])
+    for y, line in enumerate(lines):
+        colour = {"Al": pair[0], "Fe": pair[2]}.get(line.host, "k")
+        if y and (np.isfinite(line.article) or line is (others or [None])[0]):
+            axes.axhline(y - 0.5, color=PALE, lw=0.8, zorder=0)
+        axes.plot([line.low, line.high], [y, y], color=colour, zorder=1)
+        face = colour if line.exact else "w"
+        axes.plot(line.accuracy, y, "o" if np.isnan(line.article) else "s", color=colour, mfc=face)
+        axes.plot(line.control, y, "|", color=GREY, ms=8, mew=1.8)
+        axes.plot(line.article, y, "D", mfc="none", color=ACCENT)
+    axes.set_yticks(range(len(lines)), [line.title for line in lines])
+    for text, line in zip(axes.get_yticklabels(), lines, strict=True):
+        text.set_fontweight("bold" if np.isfinite(line.article) else "normal")
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_xlim(min(0.6, min(number(row["accuracy_label_low"]) for _, row, _ in lines) - 0.05), 1.01)
+    lowest = np.nanmin([(line.accuracy, line.low, line.control) for line in lines])
+    axes.set_xlim(max(-0.02, min(0.6, lowest - 0.05)), 1.01)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("accuracy over labels")
-    axes.plot([], [], "|", color=GREY, ms=8, mew=1.8, ls="none", label="matched control")
-    axes.plot([], [], "D", mfc="none", color=ACCENT, ls="none", label="Jeong et al. 2024, Al and Fe together")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncol=2)
+    for exact, face, label in ((True, "k", "this run, with interval"), (False, "w", "the same, stand-in")):
+        if any(line.exact is exact for line in lines):
+            axes.plot([], [], "o-", color="k", mfc=face, label=label)
+    if np.isfinite([line.control for line in lines]).any():
+        axes.plot([], [], "|", color=GREY, ms=8, mew=1.8, ls="none", label="matched control")
+    if any(np.isfinite(line.article) for line in lines):
+        axes.plot([], [], "D", mfc="none", color=ACCENT, ls="none", label="Jeong et al. 2024")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncol=4)
     sheet.save(figure)
-    pooled = [(e, rows[e.condition]) for e in printed if e.condition in rows]
-    missing = [e.condition.removeprefix("pooled-") for e in printed if e.condition not in rows]
-    sheet.describe(
-        "Point defects (the article's Table 2).",
-        [
-            f"Model {model}, {facts['pixels']} pixels, diffraction model {facts['diffraction_model']}.",
-            *(
-                f"{e.condition.removeprefix('pooled-')}: {percent(r['accuracy_label'])} of {r['n_patterns']} patterns, "
-                f"article {percent(e.accuracy, 2)}."
-                for e, r in pooled
-            ),
-            f"Not in this run: {', '.join(missing)} of the table." if missing else "",
-            "The article prints one number for Al and Fe together. Names that end in unrelaxed keep all atoms on ideal "
-            "sites. Lines are intervals over patterns.",
-        ],
+    if others:
+        sentences.append(f"Beside the table: {'; '.join(f'{line.title} {line.words}' for line in others)}.")
+    sentences.append(
+        "The article prints one number for Al and Fe together (bold). Hollow: another cell stands in for the "
+        "article's, which is named in brackets. Names that end in unrelaxed keep all atoms on ideal sites. Lines are "
+        "intervals over zone axes."
     )
+    sheet.describe("Point defects (the article's Table 2).", sentences)
+
+
+def _stands(name: str, member: str) -> str:
+    """A condition of this run, with the supercell of the article that it stands in for."""
+    return name if name == member else f"{name} (for {member.rsplit('-', 1)[-1]})"
+
+
+class _Line(NamedTuple):
+    """One line of `table2`: accuracy with interval, control and the article's number, each NaN where there is none;
+    `exact`: measured on what the article names."""
+
+    title: str
+    host: str
+    accuracy: float
+    low: float
+    high: float
+    control: float
+    article: float
+    exact: bool
+
+    @classmethod
+    def of(cls, name: str, row: Row, exact: bool) -> "_Line":
+        """Of a row of the accuracy table."""
+        accuracy, low, high = _interval(row)
+        return cls(name, row["host"], accuracy, low, high, accuracy + number(row["loss_label"]), np.nan, exact)
+
+    @classmethod
+    def of_comparison(cls, title: str, row: Row, exact: bool) -> "_Line":
+        """Of a row of the comparison with the article."""
+        control, article = number(row["control_accuracy_label"]), number(row["published"])
+        return cls(title, "Al+Fe", *_interval(row), control, article, exact)
+
+    @property
+    def words(self) -> str:
+        return percent(self.accuracy) + (f", control {percent(self.control)}" if np.isfinite(self.control) else "")
+
+
+def _interval(row: Row) -> tuple[float, float, float]:
+    accuracy, low, high = (number(row[f"accuracy_label{tail}"]) for tail in ("", "_low", "_high"))
+    return accuracy, low, high
 
 
 def sweeps(table: Path, models: Path, conditions: Mapping[str, Condition], sheet: Sheet) -> None:
-    """Label accuracy against the concentration of random point defects and against random displacements."""
+    """Label accuracy against the concentration of random point defects and against random displacements; at zero the
+    matched control."""
     model, _, facts = headline(models)
     rows = {r["condition"]: r for r in read(table) if r["model"] == model}
     series: dict[tuple[str, str], list[tuple[float, Row]]] = {}
@@ -270,6 +342,8 @@ def sweeps(table: Path, models: Path, conditions: Mapping[str, Condition], sheet
         names = [name for k, name in series if k == kind]
         for name, colour, marker in zip(names, sheet.colours, "os^Dvp", strict=False):
             points = sorted(series[kind, name], key=lambda point: point[0])
+            control = points[0][1]["control"]
+            points = [(0.0, rows[control])] * (control in rows) + points
             x = 100 * np.array([value for value, _ in points])
             y, low, high = (
                 np.array([number(row[f"accuracy_label{tail}"]) for _, row in points]) for tail in ("", "_low", "_high")
@@ -277,7 +351,9 @@ def sweeps(table: Path, models: Path, conditions: Mapping[str, Condition], sheet
             panel.errorbar(
                 x, y, [y - low, high - y], fmt=f"{marker}-", capsize=2, elinewidth=0.8, color=colour, label=name
             )
-            sentences.append(f"{name}: {percent(y[-1])} at {x[-1]:.3g} %.")
+            measured = [f"{percent(value)} at {at:.3g} %" for at, value in zip(x, y, strict=True) if at]
+            beside = f"control {control} {percent(y[0])}, " if x[0] == 0 else ""
+            sentences.append(f"{name}: {beside}{', '.join(measured)}.")
         panel.set_xlabel(axis[kind])
         panel.set_ylim(-0.02, 1.04)
         panel.set_xlim(left=0)
@@ -286,8 +362,8 @@ def sweeps(table: Path, models: Path, conditions: Mapping[str, Condition], sheet
     panels[0][0].set_ylabel("accuracy over labels")
     sheet.save(figure)
     sentences.append(
-        "Not in the article: its predecessors tested vacancies up to 25 % and random displacements of some per cent. "
-        "Defects are unrelaxed, at random over the whole specimen; bars are intervals over patterns."
+        "Not in the article: others tested vacancies up to 25 % and random displacements of some per cent. "
+        "Defects are unrelaxed, at random over the whole specimen; bars are intervals over zone axes."
     )
     sheet.describe("Accuracy against random disorder.", sentences)
 

@@ -1,5 +1,6 @@
 """What the network answered: ensembles, confusion, calibration, mistakes, accuracy by microscope setting, training."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,24 @@ def ensemble(table: Path, models: Path, sheet: Sheet) -> None:
                 f"{percent(limit[-1])} with {k[-1]}."
             )
     left.legend(loc="lower right")
-    for name in dict.fromkeys(r["condition"] for r in rows if not r["condition"].startswith((CLEAN, "pooled"))):
-        points = sorted(
-            (int(r["k"]), number(r["accuracy"])) for r in rows if (r["condition"], r["rule"]) == (name, "mean_log")
-        )
-        right.plot(*zip(*points, strict=True), color=sheet.colours[0], lw=0.7, alpha=0.35)
-    right.plot([], [], color=sheet.colours[0], lw=0.7, label="one condition each, normalised product")
-    right.legend(loc="lower right")
     ticks = sorted({int(r["k"]) for r in rows})
+    last = {}
+    for name in dict.fromkeys(r["condition"] for r in rows if not r["condition"].startswith((CLEAN, "pooled"))):
+        k, y, limit = zip(
+            *sorted(
+                (int(r["k"]), number(r["accuracy"]), number(r["limit"]))
+                for r in rows
+                if (r["condition"], r["rule"]) == (name, "mean_log")
+            ),
+            strict=True,
+        )
+        right.plot(k, y, color=sheet.colours[0], lw=0.7, alpha=0.35)
+        right.plot(k, limit, "--", color=GREY, lw=0.7, alpha=0.35, zorder=1)
+        if k[-1] == ticks[-1]:  # the article shows fewer axes of some
+            last[name] = y[-1], limit[-1]
+    right.plot([], [], color=sheet.colours[0], lw=0.7, label="one condition each")
+    right.plot([], [], "--", color=GREY, lw=0.7, label="all labels known")
+    right.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncol=2)  # curves may run anywhere
     for index, axes in enumerate((left, right)):
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, map(str, ticks))
@@ -69,15 +80,24 @@ def ensemble(table: Path, models: Path, sheet: Sheet) -> None:
         letter(axes, index)
     left.set_ylabel("accuracy over space groups")
     sheet.save(figure)
-    sentences.append(
-        "(a) held-out perfect crystals, three rules, the band is the interval over crystals; (b) the conditions and "
-        "their controls, a single crystal each, so that their curves end near 0 or 1."
-    )
+    sentences.append("(a) Held-out perfect crystals, three rules; the band is the interval over crystals.")
+    if last:
+        low, high = min(last, key=last.get), max(last, key=last.get)
+        limits = [percent(f(limit for _, limit in last.values())) for f in (min, max)]
+        sentences.append(
+            f"(b) The conditions and their controls, one crystal each, normalised product: with {ticks[-1]} axes from "
+            f"{percent(last[low][0])} ({low}) to {percent(last[high][0])} ({high}); someone who knows every label: "
+            f"{' to '.join(dict.fromkeys(limits))}."
+        )
+    sentences.append("Of each axis a random voltage, camera length, snapshot and copy is drawn.")
     sheet.describe("Space group from several zone axes.", sentences)
 
 
-def confusion(groups: Path, labels: Path, models: Path, sheet: Sheet) -> None:
-    """Predicted against true space group and label: single patterns of held-out perfect crystals, shares of a row."""
+def confusion(groups: Path, labels: Path, accuracy: Path, models: Path, sheet: Sheet) -> None:
+    """Predicted against true space group and label: single patterns of held-out perfect crystals, shares of a row.
+
+    `accuracy`: results/accuracy.csv, for what is reached by someone who knows every label.
+    """
     model, _, facts = headline(models)
 
     def matrix(path: Path, true: str, predicted: str, key: Any) -> tuple[list, np.ndarray]:
@@ -124,16 +144,23 @@ def confusion(groups: Path, labels: Path, models: Path, sheet: Sheet) -> None:
     diagonal = np.diag(label_shares)
     used = label_shares.sum(axis=1) > 0
     worst = np.argmin(np.where(used, diagonal, 2))
+    known = _limits(accuracy, model)
+    limit = np.mean([value for name, value in known.items() if name.startswith(f"{CLEAN}-")])
     sheet.describe(
         "Confusion of single patterns of held-out perfect crystals.",
         [
             f"Model {model}, {facts['pixels']} pixels. (a) Space groups: {percent(np.diag(shares).mean())} on the "
-            "diagonal when groups count alike; several groups look alike on many axes, so no reader of single patterns "
-            "gets far.",
+            f"diagonal when groups count alike, of {percent(limit)} for someone who knows every label: several groups "
+            "look alike on many axes.",
             f"(b) {len(of_labels)} labels: {percent(diagonal[used].mean())} on the diagonal when labels count alike; "
             f"the worst is {of_labels[worst]} with {percent(diagonal[worst])}.",
         ],
     )
+
+
+def _limits(accuracy: Path, model: str) -> dict[str, float]:
+    """Accuracy over space groups of single patterns for someone who knows every label, by condition."""
+    return {r["condition"]: number(r["limit_space_group"]) for r in read(accuracy) if r["model"] == model}
 
 
 def calibration(
@@ -194,8 +221,11 @@ def _merged(rows: Sequence[Mapping[str, str]], weights: Mapping[str, float]) -> 
     return np.column_stack([table[:, 0] / table[:, 0].sum(), table[:, 1] / table[:, 0], table[:, 2] / table[:, 0]])
 
 
-def mistakes(confusions: Path, labels: Path, models: Path, conditions: Mapping[str, Condition], sheet: Sheet) -> None:
-    """What the crystals of each condition were called: shares of single patterns by space group answered."""
+def mistakes(
+    confusions: Path, labels: Path, accuracy: Path, models: Path, conditions: Mapping[str, Condition], sheet: Sheet
+) -> None:
+    """What the crystals of each condition were called: shares of single patterns by space group answered, the right
+    one first, beside what someone who knows every label would call right (`accuracy`: results/accuracy.csv)."""
     model, _, facts = headline(models)
     rows = [r for r in read(confusions) if r["model"] == model]
     names = [c.id for c in conditions.values() if c.kind == "pristine"]
@@ -203,26 +233,36 @@ def mistakes(confusions: Path, labels: Path, models: Path, conditions: Mapping[s
     present = {r["condition"] for r in rows}
     names = [name for name in names if name in present][:40]
     groups = sorted({int(r["predicted_space_group"]) for r in rows})
+    colours = dict(zip(groups, GROUP_COLOURS, strict=False))
     share = {(r["condition"], int(r["predicted_space_group"])): number(r["share"]) for r in rows}
-    figure, axes = plt.subplots(figsize=(DOUBLE, 0.2 * len(names) + 0.9))
-    left = np.zeros(len(names))
-    for group, colour in zip(groups, GROUP_COLOURS, strict=False):
-        values = np.array([share.get((name, group), 0.0) for name in names])
-        axes.barh(range(len(names)), values, left=left, height=0.72, color=colour, label=str(group))
-        left += values
     truth = {r["condition"]: int(r["true_space_group"]) for r in rows}
+    known = _limits(accuracy, model)
+    figure, axes = plt.subplots(figsize=(DOUBLE, 0.2 * len(names) + 0.9))
+    for y, name in enumerate(names):
+        left = 0.0
+        for group in sorted(colours, key=lambda group: (group != truth[name], group)):
+            value = share.get((name, group), 0.0)
+            axes.barh(y, value, left=left, height=0.72, color=colours[group])
+            left += value
+        axes.plot([known[name]] * 2, [y - 0.45, y + 0.45], color="k", lw=1.4)
+    for group, colour in colours.items():
+        axes.bar(0, 0, color=colour, label=str(group))
+    axes.plot([], [], "|", color="k", ms=8, mew=1.4, ls="none", label="right with all labels known")
     axes.set_yticks(range(len(names)), [f"{name}  ({truth[name]})" for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.grid(False)
     axes.set_xlabel("share of single patterns")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncol=len(groups), title="called space group")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncol=len(groups) + 1, title="called space group")
     sheet.save(figure)
     wrong = [r for r in read(labels) if r["model"] == model]
     sentences = [
-        f"Model {model}, {facts['pixels']} pixels; true space group in brackets. Even of perfect crystals many single "
-        "patterns are called another group, since groups look alike on many axes: compare with the pristine hosts."
+        f"Model {model}, {facts['pixels']} pixels; true space group in brackets, its share on the left. Black "
+        "line: what someone who knows every label would call right, since groups look alike on many axes; a network "
+        "that prefers one group can pass it for crystals of that group."
     ]
+    right = [f"{name} {percent(share.get((name, truth[name]), 0))} ({percent(known[name])})" for name in names]
+    sentences.append(f"Called right (with all labels known): {', '.join(right)}.")
     strained = [c for c in conditions.values() if c.kind == "strain" and c.id in names]
     for c in strained[:2]:
         top = [r for r in wrong if r["condition"] == c.id][:2]
@@ -289,27 +329,38 @@ def settings(table: Path, models: Path, conditions: Mapping[str, Condition], she
     sheet.describe("Accuracy by zone axis, voltage and camera length.", sentences)
 
 
-def learning(histories: Mapping[str, Path], sheet: Sheet) -> None:
-    """Training loss and label accuracy of watched patterns against passes, a line for each model."""
+def learning(trained: Mapping[str, tuple[Path, Path]], accuracy: Path, sheet: Sheet) -> None:
+    """Training loss and label accuracy of watched patterns against passes, a line for each model.
+
+    Args:
+        trained: history and card of each model. accuracy: results/accuracy.csv, for all held-out patterns.
+    """
+    everything = {r["model"]: r["accuracy_label"] for r in read(accuracy) if r["condition"] == CLEAN}
     figure, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE, 2.4))
     sentences = []
     palette = sheet.colours
-    for number_, (model, path) in enumerate(histories.items()):
+    for number_, (model, (path, card)) in enumerate(trained.items()):
         rows = read(path)
+        watched = json.loads(Path(card).read_text(encoding="utf-8"))["metrics"]["held_out_patterns_watched"]
         epoch = [number(r["epoch"]) for r in rows]
         style = {"color": palette[number_ % len(palette)], "ms": 2.5, "lw": 1, "label": model}
         style["ls"] = ("-", "--", ":")[number_ // len(palette) % 3]
         left.plot(epoch, [number(r["train_loss"]) for r in rows], "o", **style)
         held_out = [number(r["held_out_accuracy"]) for r in rows]
         right.plot(epoch, held_out, "o", **style)
-        sentences.append(f"{model}: {percent(held_out[-1])} of the watched patterns after {len(rows)} passes.")
+        sentences.append(
+            f"{model}: {percent(held_out[-1])} of {watched} held-out patterns after {len(rows)} "
+            f"pass{'es' if len(rows) > 1 else ''}; all of them, in the test copies: {percent(everything[model])}."
+        )
     left.set_ylabel("training loss")
     right.set_ylabel("label accuracy, held out")
     right.set_ylim(0, 1.02)
-    if len(histories) > 1:
+    if len(trained) > 1:
         right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     for index, axes in enumerate((left, right)):
         axes.set_xlabel("pass through the training set")
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         letter(axes, index)
     sheet.save(figure)
+    sentences.append("Watched patterns are drawn once at random, and turned, shifted and magnified as in training.")
     sheet.describe("Training.", sentences)

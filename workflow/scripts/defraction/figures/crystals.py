@@ -76,6 +76,7 @@ def patterns(
     panels: Sequence[Panel],
     accuracy: Path,
     models: Path,
+    seen: float,
     title: str,
     remark: str,
     columns: int,
@@ -85,6 +86,7 @@ def patterns(
 
     Args:
         accuracy, models: results/accuracy.csv and results/models.csv, for the caption.
+        seen: decades of intensity that the network was shown (`learning.display.decades`).
         title, remark: of the caption. columns: panels in a row.
     """
     lines = -(-len(panels) // columns)
@@ -100,17 +102,34 @@ def patterns(
         draw(axes, picture, f"({chr(ord('a') + index)}) {panel.title}", sheet.decades)
     sheet.save(figure)
     first = pictures[0]
-    listed = "; ".join(f"({chr(ord('a') + i)}) {panel.condition}" for i, panel in enumerate(panels))
+    listed = "; ".join(
+        f"({chr(ord('a') + i)}) {panel.condition}, {_axis(picture.zone_axis)}"
+        for i, (panel, picture) in enumerate(zip(panels, pictures, strict=True))
+    )
     sheet.describe(
         title,
         [
-            f"{listed}. {first.voltage:g} kV, camera length {first.camera_length:g} m, {len(first.image)} x "
-            f"{len(first.image)} pixels, first snapshot; logarithmic over {sheet.decades:g} decades "
-            "below the brightest pixel outside the direct beam, which is saturated.",
+            f"{listed}; beam along the zone axis named. {first.voltage:g} kV, camera length {first.camera_length:g} m, "
+            f"{len(first.image)} x {len(first.image)} pixels, first snapshot; logarithmic over {sheet.decades:g} "
+            "decades below the brightest pixel outside the direct beam, which is saturated.",
+            _seen(sheet, seen),
             accuracies_of(panels, accuracy, models),
             remark,
         ],
     )
+
+
+def _seen(sheet: Sheet, decades: float) -> str:
+    """What of a picture the network was shown."""
+    if sheet.decades > decades:
+        return f"The network saw the upper {decades:g} decades only: fainter streaks and spots are not in its input."
+    return f"The network saw {decades:g} decades."
+
+
+def _axis(zone_axis: str) -> str:
+    """[-1 1 0] as [-110], where all indices have one digit."""
+    indices = zone_axis.strip("[]").split()
+    return f"[{''.join(indices)}]" if all(len(i.lstrip("-")) == 1 for i in indices) else zone_axis
 
 
 def accuracies_of(panels: Sequence[Panel], accuracy: Path, models: Path) -> str:
@@ -144,19 +163,21 @@ def overview(files: Sequence[Path], names: Sequence[str], sheet: Sheet) -> None:
     figure, grid = plt.subplots(lines, columns, figsize=(DOUBLE, (size + 0.18) * lines), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    picture = None
+    beams = set()
     for axes, file, name in zip(grid.flat, files, names, strict=False):
         axes.axis("on")
         picture = read_picture(file, None)
+        beams.add(_axis(picture.zone_axis))
         draw(axes, picture, name, sheet.decades)
         axes.title.set_fontsize(max(3.5, min(6, 6 * 26 / max(len(name), 1) * size / 1.2)))
     sheet.save(figure)
     sheet.describe(
         "One pattern of every kind of defect and host.",
         [
-            f"{picture.voltage:g} kV, camera length {picture.camera_length:g} m, {len(picture.image)} x "
-            f"{len(picture.image)} pixels; logarithmic over {sheet.decades:g} decades, direct beam "
-            "saturated. Of strains and concentrations the last of the configuration."
+            f"Beam along {', '.join(sorted(beams))}; {picture.voltage:g} kV, camera length "
+            f"{picture.camera_length:g} m, {len(picture.image)} x {len(picture.image)} pixels; logarithmic over "
+            f"{sheet.decades:g} decades, direct beam saturated. Of strains and concentrations the last of the "
+            "configuration. What the network sees of them is set by learning.display."
         ],
     )
 
@@ -281,9 +302,16 @@ def point_displacements(
 
 
 def interstitial(
-    structure: Path, host: tuple[str, str], pattern: Path, panel: Panel, accuracy: Path, models: Path, sheet: Sheet
+    structure: Path,
+    host: tuple[str, str],
+    pattern: Path,
+    panel: Panel,
+    accuracy: Path,
+    models: Path,
+    seen: float,
+    sheet: Sheet,
 ) -> None:
-    """Atoms around an interstitial and the pattern of its crystal (the article's Fig. 8)."""
+    """Atoms around an interstitial and the pattern of its crystal (the article's Fig. 8); `seen` as of `patterns`."""
     from ase.io import read as read_atoms
 
     atoms = read_atoms(structure, -1)
@@ -301,8 +329,10 @@ def interstitial(
         [
             f"{panel.condition}. (a) Projection along [001], displacements magnified {factor:.0f} times, the largest "
             f"is {lengths[0]:.3f} Å, the fifth {lengths[min(4, len(lengths) - 1)]:.3f} Å; the disc is the "
-            f"interstitial. (b) Its pattern, {picture.voltage:g} kV, {picture.camera_length:g} m, {len(picture.image)} "
-            "pixels.",
+            f"interstitial. (b) Its pattern along {_axis(picture.zone_axis)}, {picture.voltage:g} kV, camera length "
+            f"{picture.camera_length:g} m, {len(picture.image)} x {len(picture.image)} pixels; logarithmic over "
+            f"{sheet.decades:g} decades below the brightest pixel outside the direct beam, which is saturated.",
+            _seen(sheet, seen),
             accuracies_of([panel], accuracy, models),
             "The article: distortion of the first neighbours only, no noticeable change of the pattern.",
         ],

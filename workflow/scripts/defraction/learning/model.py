@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from defraction.learning.resnet import BLOCKS, ResNet
+from defraction.learning.resnet import BLOCKS, Last, ResNet
 
 
 def build(architecture: str, labels: int) -> nn.Module:
     """An untrained ResNet (He et al. 2016, 10.1109/CVPR.2016.90), channels-last, for input (n, 1, y, x) in [0, 1].
 
     Its first convolution takes one grey channel; the last batch norm of every residual block starts at zero, so that
-    each block begins as the identity (Goyal et al. 2017, arXiv:1706.02677). Raises ValueError for an unknown name.
+    each block begins as the identity (Goyal et al. 2017, arXiv:1706.02677); its last layer stays in single precision
+    (`Last`). Raises ValueError for an unknown name.
     """
     if architecture not in BLOCKS:
         raise ValueError(f"learning.architecture is {architecture!r}; allowed: {', '.join(BLOCKS)}")
@@ -27,6 +28,10 @@ def build(architecture: str, labels: int) -> nn.Module:
     grey = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(grey.weight, mode="fan_out", nonlinearity="relu")
     network.conv1 = grey
+    drawn = network.fc
+    with torch.device("meta"):
+        network.fc = Last(drawn.in_features, labels)
+    network.fc.weight, network.fc.bias = drawn.weight, drawn.bias
     return network.to(memory_format=torch.channels_last)
 
 

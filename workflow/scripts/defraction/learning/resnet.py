@@ -47,6 +47,16 @@ class Block(nn.Module):
         return nn.functional.relu(x + shortcut, inplace=True)
 
 
+class Last(nn.Linear):
+    """The last layer, in single precision also where the others run in bfloat16, whose eight bits let labels tie."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class ResNet(nn.Module):
     """Input (n, 1, y, x), output (n, labels): logits. Parameters are whatever PyTorch starts layers with."""
 
@@ -67,7 +77,7 @@ class ResNet(nn.Module):
                 channels = widths[-1]
             self.add_module(f"layer{stage + 1}", layer)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, labels)
+        self.fc = Last(channels, labels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(nn.functional.relu(self.bn1(self.conv1(x)), inplace=True))

@@ -280,10 +280,10 @@ def readme(card: Mapping[str, Any]) -> str:
             if row["by"] in ("all", "space_group"):
                 lines.append(
                     f"| {row['value']} | {row['crystals']} | {row['accuracy_label']:.1%} "
-                    f"({row['accuracy_label_low']:.1%} to {row['accuracy_label_high']:.1%}) | "
+                    f"({_percent(row, 'accuracy_label_low')} to {_percent(row, 'accuracy_label_high')}) | "
                     f"{_percent(row, 'accuracy_space_group')} | {_percent(row, 'limit_space_group')} | "
-                    f"{row['accuracy_ensemble']:.1%} ({row['accuracy_ensemble_low']:.1%} to "
-                    f"{row['accuracy_ensemble_high']:.1%}) |"
+                    f"{row['accuracy_ensemble']:.1%} ({_percent(row, 'accuracy_ensemble_low')} to "
+                    f"{_percent(row, 'accuracy_ensemble_high')}) |"
                 )
         lines.append("")
     lines += [
