@@ -125,7 +125,7 @@ for f in vars(run.output).values(): f.write_text("whole")
 """
     assert start(body).wait() == 0
     named = dict(line.split() for line in (tmp_path / "named").read_text().splitlines())
-    configuration = str(provenance.configuration_file({"runtime": {}})[0])
+    configuration = provenance.configuration_file({"runtime": {}})[0]["path"]
     assert named == dict.fromkeys(("results/a.txt", "results/b.txt", "results/a.record.json", configuration), "True")
 
 

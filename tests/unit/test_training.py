@@ -130,17 +130,22 @@ parallel.train_in_processes(2, **json.loads(sys.argv[1]))
 """
 
 
+def wait_for_step(step, checkpoint, child):
+    """Until a run in another process has kept this step, has ended, or two minutes are over."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and child.poll() is None:
+        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["step"] >= step:
+            break
+        time.sleep(0.01)
+
+
 def test_a_killed_run_resumes_to_the_same_bits(study, unbroken, tmp_path, root):
     folder, files = study
     arguments = arguments_of(files, folder / "split.csv", folder / "labels.csv", tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
     child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(arguments)], env=environment)
     checkpoint = tmp_path / "restart" / train.CHECKPOINT
-    until = time.monotonic() + 120
-    while time.monotonic() < until and child.poll() is None:
-        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["step"] >= 3:
-            break
-        time.sleep(0.01)
+    wait_for_step(3, checkpoint, child)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     reached = torch.load(checkpoint, weights_only=True)["step"]
@@ -498,11 +503,7 @@ def test_two_killed_processes_resume_to_the_same_bits(study, unbroken_by_two, tm
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
     child = subprocess.Popen([sys.executable, "-c", CHILD_OF_TWO, json.dumps(arguments)], env=environment)
     checkpoint = tmp_path / "restart" / train.CHECKPOINT
-    until = time.monotonic() + 120
-    while time.monotonic() < until and child.poll() is None:
-        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["step"] >= 3:
-            break
-        time.sleep(0.01)
+    wait_for_step(3, checkpoint, child)
     family = psutil.Process(child.pid).children(recursive=True)
     for process in (*family, psutil.Process(child.pid)):
         process.kill()
@@ -570,9 +571,7 @@ def test_no_training_process_outlives_the_job(study, tmp_path, root):
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
     child = subprocess.Popen([sys.executable, "-c", CHILD_OF_TWO, json.dumps(arguments)], env=environment)
     checkpoint = tmp_path / "restart" / train.CHECKPOINT
-    until = time.monotonic() + 120
-    while time.monotonic() < until and child.poll() is None and not checkpoint.exists():
-        time.sleep(0.05)
+    wait_for_step(0, checkpoint, child)
     family = psutil.Process(child.pid).children(recursive=True)
     assert len(family) >= 3  # torchrun and two workers
     os.kill(child.pid, signal.SIGKILL)

@@ -3,6 +3,9 @@
 # In: results/*.csv, results/patterns/, results/first_principles/. Out: results/figures/.
 # Captions of patterns state accuracies, so these figures follow results/accuracy.csv as well.
 
+# Decades of intensity that the headline network is shown.
+SEEN = MODELS[HEADLINE]["learning"]["display"]["decades"]
+
 
 rule figure_accuracy:
     input:
@@ -378,7 +381,7 @@ rule figure_strain_patterns:
     params:
         code=code_digest("figure_strain_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("strain_patterns", [])],
-        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
+        seen=SEEN,
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -409,7 +412,7 @@ rule figure_thermal_patterns:
     params:
         code=code_digest("figure_thermal_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("thermal_patterns", [])],
-        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
+        seen=SEEN,
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -440,7 +443,7 @@ rule figure_point_patterns:
     params:
         code=code_digest("figure_point_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("point_patterns", [])],
-        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
+        seen=SEEN,
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -471,7 +474,7 @@ rule figure_dislocation_patterns:
     params:
         code=code_digest("figure_dislocation_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("dislocation_patterns", [])],
-        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
+        seen=SEEN,
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -502,7 +505,7 @@ rule figure_twin_patterns:
     params:
         code=code_digest("figure_twin_patterns.py"),
         panels=[list(panel) for panel in PANELS.get("twin_patterns", [])],
-        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
+        seen=SEEN,
         presentation=presentation("pattern_decades"),
         reductions=config["reductions"],
     script:
@@ -602,7 +605,7 @@ rule figure_interstitial:
         code=code_digest("figure_interstitial.py"),
         panels=[list(panel) for panel in PANELS.get("interstitial", [])],
         hosts=[crystal_of(panel.condition) for panel in PANELS.get("interstitial", [])],
-        seen=MODELS[HEADLINE]["learning"]["display"]["decades"],
+        seen=SEEN,
         presentation=presentation("colour", "pattern_decades"),
         reductions=config["reductions"],
     script:

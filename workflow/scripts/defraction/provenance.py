@@ -171,20 +171,23 @@ def keep_configuration(config: dict, with_host: bool = True) -> dict:
     Returns:
         Path, size [byte] and SHA-256 of the file, which is named by the latter.
     """
-    path, text = configuration_file(config if with_host else without_folders(config))
+    item, text = configuration_file(config if with_host else without_folders(config))
+    path = Path(item["path"])
     if not path.is_file() or path.read_bytes() != text.encode():
         path.parent.mkdir(parents=True, exist_ok=True)
         # two machines may write it at the same time
         partial = path.with_name(f".{path.name}.tmp{platform.node()}-{os.getpid()}")
         partial.write_text(text)
         place(partial, path)
-    return {"path": str(path), "bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return item
 
 
-def configuration_file(config: dict) -> tuple[Path, str]:
-    """Path below the study, and text, of a configuration's file."""
+def configuration_file(config: dict) -> tuple[dict, str]:
+    """A configuration's file as records name it (`path` below the study, `bytes`, `sha256`), and its text."""
     text = _text(config)
-    return CONFIGURATIONS / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json", text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path = CONFIGURATIONS / f"{digest[:16]}.json"
+    return {"path": path.as_posix(), "bytes": len(text.encode()), "sha256": digest}, text
 
 
 def outside(path: str) -> bool:

@@ -137,26 +137,14 @@ def strain(
                 points.append((0.0, f"{host.lower()}-pristine"))
             points.sort()
             x = unit * np.array([value for value, _ in points])
-            y, low, high = (
-                np.array([number(rows[model, name][f"accuracy_label{tail}"]) for _, name in points])
-                for tail in ("", "_low", "_high")
-            )
             if len(seeds) > 1:
                 band = np.array(
                     [[number(rows[s, n]["accuracy_label"]) for s in seeds if (s, n) in rows] for _, n in points]
                 )
                 panel.fill_between(x, band.min(axis=1), band.max(axis=1), color=colour, alpha=0.15, lw=0)
-            panel.errorbar(
-                x,
-                y,
-                [y - low, high - y],
-                fmt=f"{marker}-",
-                capsize=2,
-                elinewidth=0.8,
-                color=colour,
-                label=host + source,
-            )
-            sentences.append(f"{host}{source}, {component}: {percent(y[np.argmin(np.abs(x))])} without strain, ")
+            name = host + source
+            y = _curve(panel, x, [rows[model, id_] for _, id_ in points], marker, colour, name)
+            sentences.append(f"{name}, {component}: {percent(y[np.argmin(np.abs(x))])} without strain, ")
             sentences[-1] += f"{percent(y[-1])} at {x[-1]:.3g}{' %' if normal else ' rad'}."
         panel.set_xlabel(rf"normal strain $\varepsilon_{{{component}}}$ [%]" if normal else
                          rf"shear strain $\gamma_{{{component}}}$ [rad]")  # fmt: skip
@@ -311,6 +299,13 @@ def _interval(row: Row) -> tuple[float, float, float]:
     return accuracy, low, high
 
 
+def _curve(panel: Any, x: np.ndarray, rows: Sequence[Row], marker: str, colour: Any, label: str) -> np.ndarray:
+    """Draw label accuracies with their intervals and return them."""
+    y, low, high = np.array([_interval(row) for row in rows]).T
+    panel.errorbar(x, y, [y - low, high - y], fmt=f"{marker}-", capsize=2, elinewidth=0.8, color=colour, label=label)
+    return y
+
+
 def sweeps(table: Path, models: Path, conditions: Mapping[str, Condition], sheet: Sheet) -> None:
     """Label accuracy against the concentration of random point defects and against random displacements; at zero the
     matched control."""
@@ -345,12 +340,7 @@ def sweeps(table: Path, models: Path, conditions: Mapping[str, Condition], sheet
             control = points[0][1]["control"]
             points = [(0.0, rows[control])] * (control in rows) + points
             x = 100 * np.array([value for value, _ in points])
-            y, low, high = (
-                np.array([number(row[f"accuracy_label{tail}"]) for _, row in points]) for tail in ("", "_low", "_high")
-            )
-            panel.errorbar(
-                x, y, [y - low, high - y], fmt=f"{marker}-", capsize=2, elinewidth=0.8, color=colour, label=name
-            )
+            y = _curve(panel, x, [row for _, row in points], marker, colour, name)
             measured = [f"{percent(value)} at {at:.3g} %" for at, value in zip(x, y, strict=True) if at]
             beside = f"control {control} {percent(y[0])}, " if x[0] == 0 else ""
             sentences.append(f"{name}: {beside}{', '.join(measured)}.")

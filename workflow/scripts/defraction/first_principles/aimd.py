@@ -22,7 +22,7 @@ from ase.io import write
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
-from defraction.first_principles.calculator import FIRST_RUNG_THAT_CHANGES_ENERGIES, Factory, Ladder, calculator
+from defraction.first_principles.calculator import Factory, Ladder, calculator, rung_facts
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,6 @@ def _spread(values: list[float]) -> float | None:
 
 def _summary(perfect: Atoms, frames: list[dict], snapshots: list[Atoms], settings: dict) -> dict:
     each = [displacement_statistics(_displacements(snapshot.positions, perfect)) for snapshot in snapshots]
-    rung = max(frame["rung"] for frame in frames)
     summary = {
         "formula": perfect.get_chemical_formula(),
         "snapshots": each,
@@ -213,8 +212,7 @@ def _summary(perfect: Atoms, frames: list[dict], snapshots: list[Atoms], setting
         "flights": [snapshot.info["flight"] for snapshot in snapshots],
         "temperatures": [snapshot.info["temperature"] for snapshot in snapshots],
         "times": [snapshot.info["time"] for snapshot in snapshots],
-        "rung": rung,
-        "energies_comparable": rung < FIRST_RUNG_THAT_CHANGES_ENERGIES,
+        **rung_facts(frames),
         "settings": settings,
     }
     if settings["aimd"]["protocol"] == "published":

@@ -76,6 +76,12 @@ def highest_rung(frames: Sequence[dict]) -> int:
     return max((frame["rung"] for frame in frames), default=0)
 
 
+def rung_facts(frames: Sequence[dict]) -> dict:
+    """What a summary says of the rungs: the highest, and whether its energies are those of the settings."""
+    rung = highest_rung(frames)
+    return {"rung": rung, "energies_comparable": rung < FIRST_RUNG_THAT_CHANGES_ENERGIES}
+
+
 def calculator(
     settings: dict,
     atoms: Atoms,

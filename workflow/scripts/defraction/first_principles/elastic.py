@@ -18,12 +18,12 @@ from ase.build import bulk
 from ase.optimize import BFGS
 
 from defraction.first_principles.calculator import (
-    FIRST_RUNG_THAT_CHANGES_ENERGIES,
     Factory,
     Ladder,
     calculator,
     cells_of_one_fit,
     highest_rung,
+    rung_facts,
 )
 from defraction.first_principles.tables import AL, ELASTIC_LEAST
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
@@ -182,8 +182,7 @@ def elastic_constants(
         "lattice_parameter": lattice_parameter,
         "strains": {kind: values.tolist() for kind, values in amplitudes.items()},
         "stresses": {kind: values.tolist() for kind, values in stresses.items()},
-        "rung": highest_rung(frames),
-        "energies_comparable": highest_rung(frames) < FIRST_RUNG_THAT_CHANGES_ENERGIES,
+        **rung_facts(frames),
         "warnings": warnings,
         "settings": settings,
     }

@@ -9,12 +9,12 @@ from ase import units
 from ase.build import bulk
 
 from defraction.first_principles.calculator import (
-    FIRST_RUNG_THAT_CHANGES_ENERGIES,
     Factory,
     Ladder,
     calculator,
     cells_of_one_fit,
     highest_rung,
+    rung_facts,
 )
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
 
@@ -118,7 +118,6 @@ def equation_of_state(
             clock.left(frames.count(None) - 1),
         )  # fmt: skip
     volumes, energies, moments = (np.array([f[key] for f in frames]) for key in ("volume", "energy", "moment"))
-    rung = highest_rung(frames)
     volume, energy, bulk_modulus, residual = fit(volumes, energies)
     return {
         "lattice_parameter": float((volume * ATOMS_PER_CONVENTIONAL_CELL[structure]) ** (1 / 3)),
@@ -128,8 +127,7 @@ def equation_of_state(
         "volumes": volumes.tolist(),
         "energies": energies.tolist(),
         "fit_residual": residual,
-        "rung": rung,
-        "energies_comparable": rung < FIRST_RUNG_THAT_CHANGES_ENERGIES,
+        **rung_facts(frames),
         "settings": settings,
     }
 

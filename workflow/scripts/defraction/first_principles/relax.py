@@ -17,7 +17,7 @@ from ase.filters import FrechetCellFilter
 from ase.io import write
 from ase.optimize import BFGS
 
-from defraction.first_principles.calculator import FIRST_RUNG_THAT_CHANGES_ENERGIES, Factory, Ladder, calculator
+from defraction.first_principles.calculator import Factory, Ladder, calculator, rung_facts
 from defraction.first_principles.trajectory import Clock, Trajectory, calculator_log, fingerprint
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,6 @@ def _summary(
     displacements -= displacements.mean(axis=0)
     last = trajectory.frames[-1]
     largest_force = float(np.linalg.norm(last["forces"], axis=1).max())
-    rung = max(frame["rung"] for frame in trajectory.frames)
     return {
         "formula": image.get_chemical_formula(),
         "atoms": len(image),
@@ -184,8 +183,7 @@ def _summary(
         "largest_force": largest_force,
         "energy": last["energy"],
         "magnetic_moment": last["magmom"],
-        "rung": rung,
-        "energies_comparable": rung < FIRST_RUNG_THAT_CHANGES_ENERGIES,
+        **rung_facts(trajectory.frames),
         "history": [
             {"energy": frame["energy"], "largest_force": force}
             for frame, force in zip(trajectory.frames, history, strict=True)

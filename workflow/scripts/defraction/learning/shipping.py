@@ -265,9 +265,8 @@ def readme(card: Mapping[str, Any]) -> str:
         lines += ["| condition | patterns | label (95 %) | space group | limit of geometry | ensemble |"]
         lines += ["|---|---|---|---|---|---|"]
         for row in shipped["accuracy"]:
-            interval = f"{_percent(row, 'accuracy_label_low')} to {_percent(row, 'accuracy_label_high')}"
             lines.append(
-                f"| {row['condition']} | {row.get('n_patterns', '')} | {_percent(row, 'accuracy_label')} ({interval}) "
+                f"| {row['condition']} | {row.get('n_patterns', '')} | {_with_interval(row, 'accuracy_label')} "
                 f"| {_percent(row, 'accuracy_space_group')} | {_percent(row, 'limit_space_group')} "
                 f"| {_percent(row, 'accuracy_ensemble')} |"
             )
@@ -279,11 +278,9 @@ def readme(card: Mapping[str, Any]) -> str:
         for row in unseen["rows"]:
             if row["by"] in ("all", "space_group"):
                 lines.append(
-                    f"| {row['value']} | {row['crystals']} | {row['accuracy_label']:.1%} "
-                    f"({_percent(row, 'accuracy_label_low')} to {_percent(row, 'accuracy_label_high')}) | "
+                    f"| {row['value']} | {row['crystals']} | {_with_interval(row, 'accuracy_label')} | "
                     f"{_percent(row, 'accuracy_space_group')} | {_percent(row, 'limit_space_group')} | "
-                    f"{row['accuracy_ensemble']:.1%} ({_percent(row, 'accuracy_ensemble_low')} to "
-                    f"{_percent(row, 'accuracy_ensemble_high')}) |"
+                    f"{_with_interval(row, 'accuracy_ensemble')} |"
                 )
         lines.append("")
     lines += [
@@ -307,6 +304,10 @@ def readme(card: Mapping[str, Any]) -> str:
 
 def _percent(row: Mapping[str, Any], key: str) -> str:
     return f"{row[key]:.1%}" if isinstance(row.get(key), int | float) else "-"
+
+
+def _with_interval(row: Mapping[str, Any], key: str) -> str:
+    return f"{_percent(row, key)} ({_percent(row, f'{key}_low')} to {_percent(row, f'{key}_high')})"
 
 
 def _shown(value: Any) -> str:

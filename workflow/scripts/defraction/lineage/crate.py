@@ -204,7 +204,7 @@ class _Crate:
         self.files: dict[str, Path | str] = {}
         self.entities: dict[str, dict] = {}
         self.left_out: set[str] = set()
-        self.bare: dict[str, tuple[str, str]] = {}
+        self.bare: dict[str, tuple[dict, str]] = {}
         if license_url is None and (study.root / "LICENSE").is_file():
             self.license = self._file("LICENSE", name="licence of the repository")
         else:
@@ -357,16 +357,15 @@ class _Crate:
         }
         if self.with_hosts:
             return self._file(item["path"], item["sha256"], **about)
-        name, text = self._stripped(item)
-        about["description"] = f"every setting, defaults too, without folders outside the study; file {name}"
-        return self._text(name, text, **about)
+        bare, text = self._stripped(item)
+        about["description"] = f"every setting, defaults too, without folders outside the study; file {bare['path']}"
+        return self._text(bare["path"], text, **about)
 
-    def _stripped(self, item: dict) -> tuple[str, str]:
-        """Name and text of a configuration without folders outside the study."""
+    def _stripped(self, item: dict) -> tuple[dict, str]:
+        """`configuration_file` of a configuration without folders outside the study."""
         if item["path"] not in self.bare:
             config = json.loads((self.study.root / item["path"]).read_text())
-            path, text = configuration_file(without_folders(config))
-            self.bare[item["path"]] = path.as_posix(), text
+            self.bare[item["path"]] = configuration_file(without_folders(config))
         return self.bare[item["path"]]
 
     def _code(self, path: str) -> dict | None:
@@ -523,9 +522,7 @@ class _Crate:
         for job in (bare, computed(bare)):
             job["params"], job["inputs"] = without_folders(job["params"]), without_folders(job["inputs"])
         for item in configuration(record) if "here" not in record else ():
-            name, text = self._stripped(item)
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            bare["configuration"] = {"path": name, "bytes": len(text.encode()), "sha256": digest}
+            bare["configuration"] = self._stripped(item)[0]
         about["description"] = "record of the job without names of hosts"
         self._text(self._name(path), sealed(bare), **about)
 
