@@ -24,7 +24,7 @@ CUTOFF = {
 # that the mesh matters less).
 RELAX_KPOINTS = {
     "smoke": {"Al": 2, "Fe": 2},
-    "laptop": {"Al": 12, "Fe": 4, "C": 8},
+    "laptop": {"Al": 12, "Fe": 8, "C": 8},
     "paper": {"Al": 12, "Fe": 9},
 }
 AIMD_KPOINTS = {
