@@ -41,7 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from defraction import config, dataset
-from defraction.learning import infer, labels, model, train
+from defraction.learning import infer, labels, model, resnet, train
 from defraction.pattern_files import DIMENSIONS
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,7 +53,7 @@ CONDITION = (len(labels.ZONE_AXES), 3, 3, 1)
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="resnet101", choices=model.ARCHITECTURES)
+    parser.add_argument("--network", default="resnet101", choices=resnet.BLOCKS)
     parser.add_argument("--pixels", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=30, help="steps of each round of each of the two")
