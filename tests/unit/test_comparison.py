@@ -134,6 +134,11 @@ def test_stand_ins_are_the_nearest_and_are_named():
     ]
     assert stand_in("al-thermal-300K-3x3x3", "=", known) == "al-thermal-300K-2x2x2"
     assert stand_in("al-vacancy-3x3x3", "=", known) is None  # unrelaxed is another condition
+    known += ["al-vacancy-4x4x4-smoke", "al-vacancy-3x3x3-smoke", "al-vacancy-3x3x3-laptop"]
+    assert stand_in("al-vacancy-3x3x3", "=", known) == "al-vacancy-3x3x3-laptop"  # the article's cell
+    assert stand_in("al-vacancy-2x2x2", "=", known) == "al-vacancy-4x4x4-smoke"
+    (found,) = compare(entry("al-vacancy-3x3x3"), [row("al-vacancy-3x3x3-paper", 0.9)])
+    assert (found["settings"], found["condition"]) == ("as printed", "al-vacancy-3x3x3-paper")
     strains = [f"al-strain-xx+{v}pct" for v in ("2", "3", "4.5", "5")]
     assert stand_in("al-strain-xx+4pct", "<", strains) == "al-strain-xx+4.5pct"
     assert stand_in("al-strain-xx+2.5pct", "flat", strains) == "al-strain-xx+2pct"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from defraction.first_principles.tables import PRESETS
+
 COLUMNS = ("condition", "members", "relation", "accuracy", "page", "where", "note")
 DISPLACEMENT_COLUMNS = ("condition", "quantity", "value", "page", "where", "note")
 RELATIONS = ("=", "<", "flat")
@@ -76,16 +78,25 @@ def read_displacements(path: Path | str) -> list[PublishedDisplacement]:
     return [PublishedDisplacement(**{**row, "value": float(row["value"])}) for row in _read(path, DISPLACEMENT_COLUMNS)]
 
 
+def is_article(name: str, condition: str) -> bool:
+    """Whether a condition of a run is one of the article: by its id, or by its id and the preset of its own."""
+    return name in (condition, *(f"{condition}-{preset}" for preset in PRESETS))
+
+
 def stand_in(condition: str, relation: str, known: Sequence[str]) -> str | None:
-    """The condition of a run that is nearest to one of the article: itself, else the same defect in another supercell
-    (the largest), another number of dislocations, or for bounds on strains the next strain for which the bound
-    speaks."""
+    """The condition of a run that is nearest to one of the article: itself, with a preset of its own or without, else the
+    same defect in another supercell (the largest), another number of dislocations, or for bounds on strains the next
+    strain for which the bound speaks."""
     if condition in known:
         return condition
     if match := re.fullmatch(r"(.+-)\d+x\d+x\d+", condition):
-        pattern = re.compile(re.escape(match[1]) + r"(\d+)x(\d+)x(\d+)(-paper)?")
-        sizes = [(int(m[1]) * int(m[2]) * int(m[3]), name) for name in known if (m := pattern.fullmatch(name))]
-        return max(sizes)[1] if sizes else None
+        pattern = re.compile(re.escape(match[1]) + rf"(\d+)x(\d+)x(\d+)(?:-({'|'.join(PRESETS)}))?")
+        cells = [
+            (is_article(name, condition), int(m[1]) * int(m[2]) * int(m[3]), PRESETS.index(m[4] or PRESETS[0]), name)
+            for name in known
+            if (m := pattern.fullmatch(name))
+        ]
+        return max(cells)[-1] if cells else None
     if match := re.fullmatch(r"(.+-dislocation-[a-z]+-)\d+", condition):
         rows = [name for name in known if re.fullmatch(re.escape(match[1]) + r"\d+", name)]
         return max(rows, default=None)

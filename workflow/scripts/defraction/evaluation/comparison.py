@@ -7,7 +7,7 @@ from typing import Any
 
 from defraction.evaluation.intervals import Interval, pooled_interval
 from defraction.evaluation.names import CLEAN, SHOWN
-from defraction.published import Published, stand_in
+from defraction.published import Published, is_article, stand_in
 
 COMPARISON_COLUMNS = (
     "item", "axes", "page", "where", "relation", "published",
@@ -178,7 +178,7 @@ def _row(
         for key, number in PRINTED.items()
         if shape[key] != number and not (tail and key == "zone_axes")
     ]
-    exact = ours.conditions == entry.members
+    exact = len(ours.conditions) == len(entry.members) and all(map(is_article, ours.conditions, entry.members))
     remarks = []
     if not exact:
         remarks.append(f"measured on {' and '.join(ours.conditions)} instead of {' and '.join(entry.members)}")

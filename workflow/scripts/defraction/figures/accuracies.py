@@ -24,7 +24,7 @@ from defraction.figures.style import (
     plt,
     read,
 )
-from defraction.published import Published, stand_in
+from defraction.published import Published, is_article, stand_in
 
 MOST = 60  # rows of the overview; of longer sweeps only the last value is shown
 
@@ -205,7 +205,11 @@ def table2(table: Path, comparison: Path, models: Path, published: Sequence[Publ
             sentences.append(f"{title.capitalize()}: not in this run.")
             continue
         members = {member: stand_in(member, entry.relation, plain) for member in entry.members}
-        own = [_Line.of(_stands(name, member), rows[name], name == member) for member, name in members.items() if name]
+        own = [
+            _Line.of(_stands(name, member), rows[name], is_article(name, member))
+            for member, name in members.items()
+            if name
+        ]
         exact = len(own) == len(members) and all(line.exact for line in own)
         whole = _Line.of_comparison(title, row, exact)
         lines += [whole, *own]
@@ -261,7 +265,7 @@ def table2(table: Path, comparison: Path, models: Path, published: Sequence[Publ
 
 def _stands(name: str, member: str) -> str:
     """A condition of this run, with the supercell of the article that it stands in for."""
-    return name if name == member else f"{name} (for {member.rsplit('-', 1)[-1]})"
+    return name if is_article(name, member) else f"{name} (for {member.rsplit('-', 1)[-1]})"
 
 
 class _Line(NamedTuple):
