@@ -84,9 +84,9 @@ def is_article(name: str, condition: str) -> bool:
 
 
 def stand_in(condition: str, relation: str, known: Sequence[str]) -> str | None:
-    """The condition of a run that is nearest to one of the article: itself, with a preset of its own or without, else the
-    same defect in another supercell (the largest), another number of dislocations, or for bounds on strains the next
-    strain for which the bound speaks."""
+    """The condition of a run that is nearest to one of the article: itself, with a preset of its own or without, else
+    the same defect in another supercell (the largest), another number of dislocations, or for bounds on strains the
+    next strain for which the bound speaks."""
     if condition in known:
         return condition
     if match := re.fullmatch(r"(.+-)\d+x\d+x\d+", condition):
