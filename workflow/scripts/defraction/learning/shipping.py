@@ -307,7 +307,8 @@ def _percent(row: Mapping[str, Any], key: str) -> str:
 
 
 def _with_interval(row: Mapping[str, Any], key: str) -> str:
-    return f"{_percent(row, key)} ({_percent(row, f'{key}_low')} to {_percent(row, f'{key}_high')})"
+    low, high = (_percent(row, f"{key}_{end}") for end in ("low", "high"))
+    return f"{_percent(row, key)} ({low} to {high})" if low != "-" else f"{_percent(row, key)} (too few for an interval)"
 
 
 def _shown(value: Any) -> str:
