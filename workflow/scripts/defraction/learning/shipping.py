@@ -308,7 +308,7 @@ def _percent(row: Mapping[str, Any], key: str) -> str:
 
 def _with_interval(row: Mapping[str, Any], key: str) -> str:
     low, high = (_percent(row, f"{key}_{end}") for end in ("low", "high"))
-    return f"{_percent(row, key)} ({low} to {high})" if low != "-" else f"{_percent(row, key)} (too few for an interval)"
+    return f"{_percent(row, key)} " + ("(too few for an interval)" if low == "-" else f"({low} to {high})")
 
 
 def _shown(value: Any) -> str:
