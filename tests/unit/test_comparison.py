@@ -9,7 +9,8 @@ import pytest
 from defraction import published
 from defraction.evaluation import comparison, summary
 from defraction.evaluation.columns import TABLES
-from defraction.published import Published, stand_in
+from defraction.first_principles.tables import PRESETS
+from defraction.published import OWN_PRESET, Published, stand_in
 
 PATTERNS = {"main": {"pixels": 256, "zone_axes": 16, "voltages": 3, "camera_lengths": 3}}
 
@@ -134,6 +135,7 @@ def test_stand_ins_are_the_nearest_and_are_named():
     ]
     assert stand_in("al-thermal-300K-3x3x3", "=", known) == "al-thermal-300K-2x2x2"
     assert stand_in("al-vacancy-3x3x3", "=", known) is None  # unrelaxed is another condition
+    assert ("", *(f"-{preset}" for preset in PRESETS)) == OWN_PRESET
     known += ["al-vacancy-4x4x4-smoke", "al-vacancy-3x3x3-smoke", "al-vacancy-3x3x3-laptop"]
     assert stand_in("al-vacancy-3x3x3", "=", known) == "al-vacancy-3x3x3-laptop"  # the article's cell
     assert stand_in("al-vacancy-2x2x2", "=", known) == "al-vacancy-4x4x4-smoke"

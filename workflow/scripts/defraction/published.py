@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from defraction.first_principles.tables import PRESETS
-
 COLUMNS = ("condition", "members", "relation", "accuracy", "page", "where", "note")
 DISPLACEMENT_COLUMNS = ("condition", "quantity", "value", "page", "where", "note")
 RELATIONS = ("=", "<", "flat")
@@ -19,6 +17,10 @@ SHOWN_AXES = {
 }
 """Zone axes that the article shows of dislocations (its Fig. 9: along the line, the normal of the slip plane and the
 Burgers vector) and twins (Fig. 10), overbars restored (docs/conventions.md); the same directions for bcc edges."""
+
+
+OWN_PRESET = ("", "-smoke", "-laptop", "-paper")
+"""How ids end, by the preset that a condition names for itself, if it does; the better the later."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def read_displacements(path: Path | str) -> list[PublishedDisplacement]:
 
 def is_article(name: str, condition: str) -> bool:
     """Whether a condition of a run is one of the article: by its id, or by its id and the preset of its own."""
-    return name in (condition, *(f"{condition}-{preset}" for preset in PRESETS))
+    return name in [condition + end for end in OWN_PRESET]
 
 
 def stand_in(condition: str, relation: str, known: Sequence[str]) -> str | None:
@@ -90,9 +92,9 @@ def stand_in(condition: str, relation: str, known: Sequence[str]) -> str | None:
     if condition in known:
         return condition
     if match := re.fullmatch(r"(.+-)\d+x\d+x\d+", condition):
-        pattern = re.compile(re.escape(match[1]) + rf"(\d+)x(\d+)x(\d+)(?:-({'|'.join(PRESETS)}))?")
+        pattern = re.compile(re.escape(match[1]) + rf"(\d+)x(\d+)x(\d+)({'|'.join(OWN_PRESET)})")
         cells = [
-            (is_article(name, condition), int(m[1]) * int(m[2]) * int(m[3]), PRESETS.index(m[4] or PRESETS[0]), name)
+            (is_article(name, condition), int(m[1]) * int(m[2]) * int(m[3]), OWN_PRESET.index(m[4]), name)
             for name in known
             if (m := pattern.fullmatch(name))
         ]
