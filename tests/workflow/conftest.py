@@ -68,8 +68,12 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 600):
 
 
 def kill(process: subprocess.Popen, jobs: bool) -> list[int]:
-    """Kill -9 Snakemake, and its jobs too or not; returns the pids of the jobs."""
+    """Kill -9 Snakemake, and its jobs too or not; returns the pids of the jobs, which then stand still (a relaxation of
+    seven atoms would be over before anybody looked at it)."""
     children = psutil.Process(process.pid).children(recursive=True)
+    if not jobs:
+        for child in children:
+            child.suspend()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     if jobs:
