@@ -410,17 +410,22 @@ def _equilibrium() -> str:
 def _shells() -> str:
     """Distance of the sites from the defect, number of atoms, displacement away from it and length of it."""
     lines = [
-        "| entry | mesh | distance [Å] | atoms | away from the defect [Å] | length [Å] |",
+        "| entry | mesh, preset | distance [Å] | atoms | away from the defect [Å] | length [Å] |",
         "|---|---|---|---|---|---|",
     ]
     for entry in Library(LIBRARY).entries:
         one_defect = "kind" in (entry.params.get("defect") or {})
-        if not one_defect or entry.params["first_principles"]["preset"] != "paper":
+        preset = entry.params["first_principles"]["preset"]
+        if not one_defect or preset == "smoke":
             continue
         host = entry.params["host"]
         found = shells(sites_of(read(entry.file("extxyz")), host["crystal_structure"], host["name"]))
         for number, shell in enumerate(found):
-            name = f"{entry.stem.name} | {_mesh(entry.settings['electronic']['kpoints'])}" if number == 0 else " | "
+            name = (
+                f"{entry.stem.name} | {_mesh(entry.settings['electronic']['kpoints'])}, {preset}"
+                if not number
+                else " | "
+            )
             radial = f"{shell.radial:+.4f}" if abs(shell.radial) >= 5e-5 else "0"
             length = f"{shell.length:.4f}" if shell.length >= 5e-5 else "0"
             lines.append(f"| {name} | {shell.distance:.3f} | {shell.atoms} | {radial} | {length} |")
