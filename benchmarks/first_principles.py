@@ -415,8 +415,7 @@ def _shells() -> str:
     ]
     for entry in Library(LIBRARY).entries:
         one_defect = "kind" in (entry.params.get("defect") or {})
-        preset = entry.params["first_principles"]["preset"]
-        if not one_defect or preset == "smoke":
+        if not one_defect or (preset := entry.params["first_principles"]["preset"]) == "smoke":
             continue
         host = entry.params["host"]
         found = shells(sites_of(read(entry.file("extxyz")), host["crystal_structure"], host["name"]))
