@@ -417,14 +417,10 @@ def _shells() -> str:
         one_defect = "kind" in (entry.params.get("defect") or {})
         if not one_defect or (preset := entry.params["first_principles"]["preset"]) == "smoke":
             continue
-        host = entry.params["host"]
+        host, mesh = entry.params["host"], _mesh(entry.settings["electronic"]["kpoints"])
         found = shells(sites_of(read(entry.file("extxyz")), host["crystal_structure"], host["name"]))
         for number, shell in enumerate(found):
-            name = (
-                f"{entry.stem.name} | {_mesh(entry.settings['electronic']['kpoints'])}, {preset}"
-                if not number
-                else " | "
-            )
+            name = f"{entry.stem.name} | {mesh}, {preset}" if number == 0 else " | "
             radial = f"{shell.radial:+.4f}" if abs(shell.radial) >= 5e-5 else "0"
             length = f"{shell.length:.4f}" if shell.length >= 5e-5 else "0"
             lines.append(f"| {name} | {shell.distance:.3f} | {shell.atoms} | {radial} | {length} |")
