@@ -29,7 +29,7 @@ MODULES = {
     "": """build_command cache classify_command cli config digest doctor doctor_command environment expansion export
         inspection job model_command pictures preflight provenance provenance_command prune_command simulate_command
         first_principles/library learning/classify learning/onnx_export learning/shipping
-        lineage/crate lineage/diff lineage/prov lineage/study lineage/trace lineage/verify""",
+        lineage/crate lineage/diff lineage/prov lineage/shelve lineage/study lineage/trace lineage/verify""",
     # Crystals
     "clean_structure": "materials specimens",
     "structure_strain structure_dislocation": "defects/strain",

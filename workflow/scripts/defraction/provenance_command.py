@@ -140,6 +140,24 @@ def export_prov(
     prov.write_prov(Study.load(), target, with_hosts=hosts)
 
 
+@export.command("library")
+def export_library(
+    results: Annotated[list[Path], typer.Argument(help="results/first_principles/relax/NAME.extxyz and the like")],
+    to: Annotated[Path, typer.Option(help="folder of the library")] = Path("resources/structures"),
+    name: Annotated[str | None, typer.Option(help="name of the entry; default: that of the condition")] = None,
+) -> None:
+    """Add relaxed cells, snapshots or lattice constants to the library of computed structures."""
+    from defraction.lineage.shelve import shelve
+
+    if name is not None and len(results) > 1:
+        raise ValueError("--name names one entry; give one result with it")
+    for result in results:
+        for path in (written := shelve(result, to, name)):
+            typer.echo(path)
+        if not written:
+            typer.echo(f"{result}: the library holds it already")
+
+
 @cache.command("list")
 def cache_list(folder: CacheFolder = None) -> None:
     """List the entries of a cache."""
