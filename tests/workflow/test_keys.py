@@ -169,6 +169,7 @@ row("materials.materials_project", ["mp-1"], "+crystal", LIST)
 row("materials.space_groups", [221, 225, 227, 229], "-crystal", LIST, "labels")
 row("materials.exclude", ["Fe-229"], "-crystal", LIST)
 row("materials.max_per_group", 3, "-crystal", LIST)
+row("materials.drawn", 1, "+crystal", LIST)
 row("materials.specimens", 1, "clean_structure")
 row("specimen.repeat", [12, 10, 6], "clean_structure", "structure_strain", "structure_block", "conditions_table",
     "unknown_patterns")  # fmt: skip
@@ -204,7 +205,8 @@ row("first_principles.overrides", {"relax": {"fmax": 0.2}}, "relax", "relax_segm
 
 LEARNING = {
     "architecture": "resnet18", "display.beam_stop": 3.0, "display.decades": 4.0, "split.by": "image",
-    "split.held_out": 0.4, "split.hosts": "held_out", "split.validation": 0.2, "augmentation.rotation": 10.0,
+    "split.held_out": 0.4, "split.hosts": "held_out", "split.validation": 0.2, "split.drawn": False,
+    "augmentation.rotation": 10.0,
     "augmentation.shift": 2.0, "augmentation.scale": 0.1, "augmentation.mirror": True, "epochs": 4, "batch_size": 8,
     "learning_rate": 0.01, "schedule": "cosine", "warmup": 0.1, "weight_decay": 0.01, "label_smoothing": 0.0,
     "precision": "fp32", "monitor": 10, "keep": "best", "early_stop": 2, "specimens": "block",

@@ -31,7 +31,7 @@ MODULES = {
         first_principles/library learning/classify learning/onnx_export learning/shipping
         lineage/crate lineage/diff lineage/prov lineage/shelve lineage/study lineage/trace lineage/verify""",
     # Crystals
-    "clean_structure": "materials specimens",
+    "clean_structure": "drawn_crystals materials specimens",
     "structure_strain structure_dislocation": "defects/strain",
     "structure_point structure_block relax aimd": "defects/point",
     "structure_block": "defects/displacements",

@@ -11,8 +11,12 @@ import yaml
 from repository import copy_repository
 
 from defraction import cli, config
+from defraction.conditions import seed_of
+from defraction.drawn_crystals import draw
+from defraction.materials import crystal, to_draw
 from defraction.structures import read_structures
 
+DRAWN = "results/structures/clean/229/drawn-229-001.cif"
 SPECIMEN = {"repeat": [3, 4, 2], "supercell_repeat": [2, 3, 4]}
 PAIR = [{"kind": "vacancy"}, {"kind": "interstitial", "solute": "C", "site": "octahedral", "count": 2}]
 # A condition, and what `build` takes beside host, kind and repeat for the structures of it named here.
@@ -86,14 +90,29 @@ def studied(built, tmp_path_factory, root):
         {"kind": kind, "host": "Al", **settings} for kind, (settings, _) in KINDS.items() if kind != "pristine"
     ]
     (folder / "config/few.yaml").write_text(
-        yaml.safe_dump({"seed": 5, "specimen": SPECIMEN, "conditions": conditions, "materials": {"max_per_group": 2}})
+        yaml.safe_dump(
+            {
+                "seed": 5,
+                "specimen": SPECIMEN,
+                "conditions": conditions,
+                "materials": {"max_per_group": 2, "drawn": 2, "specimens": 1},
+            }
+        )
     )
-    wanted = [f"results/structures/{name}.cif" for name in built]
+    wanted = [*(f"results/structures/{name}.cif" for name in built), DRAWN]
     command = [sys.executable, "-m", "snakemake", "--configfile", "config/few.yaml", "--cores", "2", "--", *wanted]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "rule lattice" not in done.stderr and "rule relax" not in done.stderr
     return folder / "results/structures"
+
+
+def test_a_drawn_crystal_is_built_like_a_measured_one(studied):
+    block, other = read_structures(studied.parents[1] / DRAWN)
+    drawn = draw(to_draw(229, 1), seed_of(5, "drawn-229-001"))
+    assert block.get_chemical_formula() == crystal(drawn).get_chemical_formula()
+    np.testing.assert_allclose(block.cell.lengths(), drawn.lattice_parameter, atol=1e-6)
+    assert len(other) % len(block) == 0
 
 
 def test_every_kind_without_molecular_dynamics_is_here(built):

@@ -152,6 +152,12 @@ def settings_without_folders(wildcards):
     return settings
 
 
+def source_of(wildcards):
+    """The table or file that a crystal comes from; a drawn one has none."""
+    source = MATERIALS[wildcards.material].source
+    return ancient(source) if source else []
+
+
 def material_of(wildcards):
     """The row of a crystal as far as it decides the crystal, without citation and without the place of its file, which
     is an input."""

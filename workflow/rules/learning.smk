@@ -62,6 +62,7 @@ rule split:
                 "space_group": material.space_group,
                 "prototype": material.prototype,
                 "formula": material.formula,
+                **({"drawn": True} if material.drawn else {}),
             }
             for name, material in sorted(MATERIALS.items())
         ],

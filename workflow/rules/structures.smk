@@ -24,7 +24,7 @@ rule conditions_table:
 
 rule clean_structure:
     input:
-        source=lambda wildcards: ancient(MATERIALS[wildcards.material].source),
+        source=source_of,
         code=code("clean_structure.py"),
     output:
         cif="results/structures/clean/{space_group}/{material}.cif",

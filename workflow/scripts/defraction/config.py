@@ -78,6 +78,11 @@ class Materials(Section):
     max_per_group: Count | None = Field(
         None, description="at most so many crystals of each space group, in the order of the table; null: all"
     )
+    drawn: Annotated[int, Field(ge=0, le=999)] = Field(
+        0,
+        description="so many more crystals of each space group, atoms drawn at random on its Wyckoff positions "
+        "(decided by `seed`); they train and are never held out",
+    )
     specimens: Annotated[int, Field(ge=0, le=32)] = Field(
         0,
         description="further specimens of each clean crystal beside the block of `specimen.repeat`: blocks whose faces "
@@ -638,6 +643,7 @@ class Split(Section):
     hosts: Literal["train", "held_out"] = Field(
         "train", description="the host crystals (Al, Fe) in the training set, as in the article, or held out"
     )
+    drawn: bool = Field(True, description="whether the crystals of `materials.drawn` train")
     validation: float = Field(
         0.1,
         gt=0,

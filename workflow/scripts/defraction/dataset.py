@@ -65,11 +65,13 @@ def split_table(
     validation: float = 0.0,
     host_crystals: Mapping[str, int] | None = None,
     grid: Sequence[int] | None = None,
+    drawn: bool = True,
 ) -> list[SplitRow]:
     """Divide crystals, or their patterns, into training and held-out, stratified by space group.
 
     Args:
-        materials: one mapping per crystal with `material` (id), `space_group` and, where known, `prototype`, `formula`.
+        materials: one mapping per crystal with `material` (id), `space_group` and, where known, `prototype`, `formula`;
+            `drawn`: true for a crystal drawn at random, which trains whatever the rule.
         held_out: fraction of the crystals of each group that is held out, 0 to 1 exclusive; by image, of the patterns
             of each crystal.
         seed: another seed, another split.
@@ -78,6 +80,7 @@ def split_table(
         validation: fraction of the crystals (patterns) that are not held out which makes a third part; 0: none.
         host_crystals: formula and space group of the host crystals; None: there are none.
         grid: numbers of zone axes, voltages and camera lengths of each crystal; needed by image only.
+        drawn: whether crystals drawn at random are in the table at all.
 
     **By material.** Within a group, crystals are ranked by a hash of seed and id and the first `round(held_out * n)`
     are held out, at least one and at most n - 1. So the order of the table is irrelevant, and adding or removing a
@@ -105,22 +108,26 @@ def split_table(
         raise ValueError("split by image: the numbers of zone axes, voltages and camera lengths are not given")
     crystals = {}
     for crystal in materials:
+        if crystal.get("drawn") and not drawn:
+            continue
         if str(crystal["material"]) in crystals:
             raise ValueError(f"split: material id {str(crystal['material'])!r} occurs twice; ids are unique")
         crystals[str(crystal["material"])] = crystal
     known = host_crystals or {}
     is_host = {i: known.get(c.get("formula", "")) == int(c["space_group"]) for i, c in crystals.items()}
 
+    measured = {i: c for i, c in crystals.items() if not c.get("drawn")}
     part, rule = dict.fromkeys(crystals, "train"), dict.fromkeys(crystals, by)
     if by == "image":
-        part = {i: "held_out" if is_host[i] and hosts == "held_out" else BY_IMAGE for i in crystals}
+        part |= {i: "held_out" if is_host[i] and hosts == "held_out" else BY_IMAGE for i in measured}
     else:
         for group in sorted({int(c["space_group"]) for c in crystals.values()}):
-            group_ids = [i for i, c in crystals.items() if int(c["space_group"]) == group]
+            group_ids = [i for i, c in measured.items() if int(c["space_group"]) == group]
             if len(group_ids) < 2:
+                few = f"one crystal ({group_ids[0]})" if group_ids else "no crystal but drawn ones"
                 raise ValueError(
-                    f"split: space group {group} has one crystal ({group_ids[0]}); it needs one to train on and one to "
-                    "hold out. Add crystals of this group or leave it out of materials.space_groups"
+                    f"split: space group {group} has {few}; it needs one to train on and one to hold out. Add crystals "
+                    "of this group or leave it out of materials.space_groups"
                 )
             out = [i for i in group_ids if is_host[i] and hosts == "held_out"]
             stay = [i for i in group_ids if is_host[i] and hosts == "train"]

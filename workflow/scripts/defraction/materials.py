@@ -1,6 +1,7 @@
-"""Clean crystals of five cubic space groups: a table of measured ones, a folder of CIF files, the Materials Project.
+"""Clean crystals of five cubic space groups: from a table of measured ones, a folder of CIF files, the Materials
+Project, and drawn at random.
 
-All three give `Material` records, which list ids and space groups in milliseconds; `crystal` turns one record into
+All four give `Material` records, which list ids and space groups in milliseconds; `crystal` turns one record into
 atoms, in its own job. Lengths are in Å, fractional coordinates refer to the conventional cubic cell, and space group
 227 has its origin at the inversion centre (origin choice 2).
 """
@@ -68,10 +69,11 @@ _TERM = re.compile(r"(-?)([xyz])(?:\+(\d/\d))?")
 
 @dataclass(frozen=True)
 class Material:
-    """One crystal: a row of the table, or a CIF file.
+    """One crystal: a row of the table, a CIF file, or one that is drawn at random.
 
     `sites` holds one atom of each Wyckoff site, `element:multiplicity+letter:x,y,z` separated by `;`; it is empty for a
-    crystal that is read from the file `source`, whose sha256 is then `digest`.
+    crystal that is read from the file `source`, whose sha256 is then `digest`, and for one that `drawn_crystals.draw`
+    will draw, which has no `source` either.
     """
 
     material: str
@@ -86,6 +88,11 @@ class Material:
     reference: str
     source: str
     digest: str = ""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a seed decides this crystal."""
+        return not self.sites and not self.digest
 
     def to_dict(self) -> dict[str, str | int | float]:
         """Plain values by name, fit to be parameters of a rule."""
@@ -116,7 +123,8 @@ def catalogue(settings: Mapping[str, Any], fetched: Path | str = CACHE) -> dict[
 
     Args:
         settings: `table`, `folder` (paths or None), `materials_project` (ids), `space_groups` (numbers to keep),
-            `exclude` (ids to leave out), `max_per_group` (at most so many of each group, the first ones; None: all).
+            `exclude` (ids to leave out), `max_per_group` (at most so many of each group, the first ones; None: all),
+            `drawn` (so many more of each group, of chance).
         fetched: folder with the CIF files of Materials Project entries; entries that are not there are fetched into it.
 
     Raises ValueError for anything that cannot be read, an id that two sources share, an id to exclude that is not
@@ -160,7 +168,33 @@ def catalogue(settings: Mapping[str, Any], fetched: Path | str = CACHE) -> dict[
             "materials: no crystal is left; name a table, a folder or Materials Project ids, and look at space_groups "
             "and exclude"
         )
+    for group in groups:
+        for number in range(settings.get("drawn") or 0):
+            material = to_draw(group, number)
+            if material.material in kept:
+                raise ValueError(
+                    f"material {material.material}: the names drawn-GROUP-NUMBER are those of drawn crystals"
+                )
+            kept[material.material] = material
     return kept
+
+
+def to_draw(group: int, number: int) -> Material:
+    """A crystal of which its name and space group are known, and nothing else yet."""
+    name = f"drawn-{group}-{number:03d}"
+    return Material(
+        material=name,
+        formula="",
+        space_group=group,
+        setting=SETTINGS[group],
+        prototype=name,
+        prototype_name="drawn at random",
+        lattice_parameter=0.0,
+        sites="",
+        free_parameters="-",
+        reference="-",
+        source="",
+    )
 
 
 def read_table(path: Path | str) -> dict[str, Material]:
@@ -310,8 +344,45 @@ def parse_sites(text: str, space_group: int) -> list[Site]:
             raise ValueError(
                 f"{part!r}: the coordinates are not of the form {WYCKOFF[space_group][position]} of position {position}"
             )
-        sites.append(Site(element, position, int(re.match(r"\d+", position)[0]), coordinates, tuple(free.items())))
+        sites.append(Site(element, position, multiplicity(position), coordinates, tuple(free.items())))
     return sites
+
+
+def multiplicity(position: str) -> int:
+    """Atoms of a Wyckoff position in the conventional cell: 32 of `32e`."""
+    return int(re.match(r"\d+", position)[0])
+
+
+def free_names(template: str) -> list[str]:
+    """The free coordinates of a first triplet such as `1/8,y,y+1/4`: here y."""
+    return sorted({name for _, name, _ in _template(template) if name})
+
+
+def place(element: int | str, position: str, template: str, values: Mapping[str, float]) -> Site:
+    """A site from the first triplet of its Wyckoff position and values of x, y, z; those that are not free are ignored.
+
+    `element` is a symbol or an atomic number.
+    """
+    import gemmi
+
+    coordinates = tuple(sign * values.get(name, 0.0) + constant for sign, name, constant in _template(template))
+    symbol = element if isinstance(element, str) else gemmi.Element(element).name
+    free = tuple((name, values[name]) for name in free_names(template))
+    return Site(symbol, position, multiplicity(position), coordinates, free)
+
+
+def text_of(sites: Iterable[Site]) -> str:
+    """Sites as `parse_sites` reads them."""
+    return ";".join(f"{s.element}:{s.position}:" + ",".join(f"{value:.8g}" for value in s.coordinates) for s in sites)
+
+
+def true_cell(atoms: "Atoms") -> tuple[int, float]:
+    """Space group that spglib finds, 0 for none, and the edge of its standard conventional cell [Å]."""
+    try:
+        standard, group = _standard_cell(atoms, "")
+    except ValueError:
+        return 0, 0.0
+    return group, float(standard.cell[0, 0])
 
 
 def describe_free(sites: Iterable[Site]) -> str:
