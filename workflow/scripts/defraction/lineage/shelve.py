@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from defraction.first_principles.library import FOLDER
+from defraction.first_principles.library import FOLDER, Library
 from defraction.lineage.study import Study, computed, contents
 from defraction.provenance import place, sealed, sha256, strip_host, strip_log
 
@@ -119,7 +119,7 @@ class _Entry:
 def _plan(study: Study, record: dict, folder: Path, name: str | None, planned: list[_Entry]) -> None:
     entry = _Entry(study, record, folder, name)
     wanted = next((item for item in contents(record) if item["role"] == "lattice"), None)
-    if wanted is not None and not _holds_lattice(folder, wanted["sha256"]):
+    if wanted and all(lattice.output_digest("json") != wanted["sha256"] for lattice in Library(folder).lattices):
         if wanted["path"] not in study.makers:
             raise ValueError(
                 f"{record['record']}: stands on the lattice constant {wanted['path']}, which neither the library nor "
@@ -128,11 +128,6 @@ def _plan(study: Study, record: dict, folder: Path, name: str | None, planned: l
         _plan(study, study.makers[wanted["path"]], folder, None, planned)
     if not entry.held():
         planned.append(entry)
-
-
-def _holds_lattice(folder: Path, digest: str) -> bool:
-    records = (json.loads(path.read_text()) for path in (folder / "lattice").glob("*.record.json"))
-    return any(output["sha256"] == digest for record in records for output in record["outputs"])
 
 
 def _suffix(path: str) -> str:
