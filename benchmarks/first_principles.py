@@ -6,6 +6,7 @@
     python benchmarks/first_principles.py vacancy --host Al --supercell 2 --mesh 4 6 8
     python benchmarks/first_principles.py library
     python benchmarks/first_principles.py motion --protocol published --supercell 2 --temperature 300 --seeds 3
+    python benchmarks/first_principles.py forces --entry al-thermal-equilibrated-300K-2x2x2 --mesh 1 3
     python benchmarks/first_principles.py tables        (writes what was found into docs/validation.md)
 
 Cells have the lattice constant of the preset `paper` (resources/structures/lattice) or that of --lattice-parameter.
@@ -240,6 +241,31 @@ def run_motion(arguments, hosts) -> None:
         table.row({**key, "lattice_parameter": a}, settings, compute)
 
 
+def run_forces(arguments, hosts) -> None:
+    """Forces on the last snapshot of an entry of the library, on other meshes, beside those of its run."""
+    table = Table("forces")
+    entry = next((entry for entry in Library(LIBRARY).entries if entry.stem.name == arguments.entry), None)
+    if entry is None:
+        sys.exit(f"resources/structures has no entry {arguments.entry}")
+    snapshot = read(entry.file("extxyz"), index=-1)
+    for points in arguments.mesh:
+        settings = json.loads(json.dumps(entry.settings))
+        settings["electronic"]["kpoints"] = [points] * 3
+
+        def compute(folder, log, settings=settings):
+            image = snapshot.copy()
+            image.calc = Ladder(calculator, settings, log)
+            difference = image.get_forces() - snapshot.get_forces()
+            return {
+                "atoms": len(image),
+                "run_kpoints": entry.settings["electronic"]["kpoints"],
+                "force": math.sqrt((snapshot.get_forces() ** 2).mean()),
+                "difference": math.sqrt((difference**2).mean()),
+            }
+
+        table.row({"entry": entry.stem.name, "kpoints": [points] * 3}, settings, compute)
+
+
 def tables() -> dict[str, str]:
     """The tables of docs/validation.md that rows of results make, by name."""
     out = {}
@@ -295,6 +321,13 @@ TABLES = {
     "library": (
         ["entry", "mesh", "E_f [eV]"],
         lambda row: [row["key"]["entry"], _mesh(row["key"]["kpoints"]), f"{row['formation_energy']:.3f}"],
+    ),
+    "forces": (
+        ["snapshot of", "atoms", "mesh of the run", "against", "component of the force, rms [eV/Å]", "difference"],
+        lambda row: (
+            [row["key"]["entry"], str(row["atoms"]), _mesh(row["run_kpoints"]), _mesh(row["key"]["kpoints"])]
+            + [f"{row['force']:.3f}", f"{row['difference']:.3f}"]
+        ),
     ),
 }
 """Columns of a table and what a row puts into them, by the first word of its file."""
@@ -448,7 +481,7 @@ def with_tables(text: str, found: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     commands = parser.add_subparsers(dest="what", required=True)
-    for name in ("lattice", "shear", "elastic", "vacancy", "library", "motion", "tables"):
+    for name in ("lattice", "shear", "elastic", "vacancy", "library", "motion", "forces", "tables"):
         command = commands.add_parser(name)
         command.add_argument("--host", default="Al")
         command.add_argument("--preset", default="paper", choices=["smoke", "laptop", "paper"])
@@ -457,6 +490,8 @@ def main() -> None:
         command.add_argument("--mesh", type=int, nargs="*", default=[], help="points per edge of the cell")
         command.add_argument("--width", type=float, nargs="*", default=[], help="of the smearing [eV]")
         command.add_argument("--supercell", type=int, default=2, help="cells along each edge")
+        if name == "forces":
+            command.add_argument("--entry", required=True, help="of resources/structures")
         if name == "motion":
             command.add_argument("--temperature", type=float, required=True, help="[K]")
             command.add_argument("--protocol", default="equilibrated", choices=["equilibrated", "published"])

@@ -195,9 +195,13 @@ def test_circuits_through_the_atoms_find_every_burgers_vector(block):
 def test_a_circuit_may_not_cross_a_core():
     atoms = build(HOSTS["Al"], SETTINGS)
     x, y = atoms.info["dislocations"][1]
-    with pytest.raises(ValueError, match="core"):
-        for shift in np.linspace(-3, 3, 7):
-            burgers_vector(atoms, (x + shift, x + 15, y - 20, y + 20))
+    b = [np.linalg.norm(HOSTS["Al"].lattice_parameter * FRAMES["fcc"][0]), 0, 0]
+    for shift in (-3, -2, -1):
+        assert np.allclose(burgers_vector(atoms, (x + shift, x + 15, y - 20, y + 20)), b)
+    with pytest.raises(ValueError, match="runs through a core"):
+        burgers_vector(atoms, (x, x + 15, y - 20, y + 20))
+    for shift in (1, 2, 3):
+        assert np.allclose(burgers_vector(atoms, (x + shift, x + 15, y - 20, y + 20)), 0)
 
 
 def test_the_block_is_a_sensible_piece_of_crystal(block):

@@ -13,6 +13,7 @@ from ase.data import atomic_numbers, covalent_radii
 from ase.neighborlist import neighbor_list
 
 from defraction import materials
+from defraction.structures import write_structures
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = materials.read_table(ROOT / "resources" / "materials.csv")
@@ -68,6 +69,14 @@ def test_content_of_the_cell(material, crystals):
     assert sorted(counts) == sorted(reduced(dict(Counter(atoms.get_chemical_symbols()))).values())
     assert atoms.pbc.all() and atoms.info["repeat"] == [1, 1, 1]
     np.testing.assert_allclose(atoms.info["reference_cell"], material.lattice_parameter * np.eye(3), atol=1e-12)
+
+
+def test_prototypes_follow_from_the_atoms(tmp_path, crystals):
+    """A crystal of the table that comes as a CIF file has the prototype that its row says."""
+    for name, atoms in crystals.items():
+        write_structures([atoms], tmp_path / f"{name}.cif")
+    found = {name: material.prototype for name, material in materials.list_folder(tmp_path).items()}
+    assert found == {name: material.prototype for name, material in TABLE.items()}
 
 
 @pytest.mark.parametrize("material", ROWS)

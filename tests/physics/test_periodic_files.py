@@ -17,6 +17,8 @@ CUBIC = [name for name, host in HOSTS.items() if host.crystal_structure in twin.
 COHERENT = 0.94  # of atoms that face each other across a twin boundary in bcc: sqrt(8)/3
 INTERSTITIAL = 0.5  # what interstitials keep from each other; they are farther from the lattice's atoms
 DISPLACED = 0.8  # two atoms displaced by 3 % of it (standard deviation of a component): five standard deviations less
+AT_THE_LIMIT = ("Al", "edge", "half-planes", 9)
+"""The one dislocation here whose atoms are as close as is allowed, CLOSEST to the last digit: it may be refused."""
 
 
 def shortest(atoms, folder, host):
@@ -64,6 +66,7 @@ def test_dislocations_and_their_controls(tmp_path, name, character, method, row)
         atoms = dislocation.build(host, settings)
     except ValueError as error:
         assert "an unrelaxed core does not suit" in str(error)  # refused, not written
+        assert (name, character, method, row.get("spacing")) == AT_THE_LIMIT
         return
     assert shortest(atoms, tmp_path, host) > dislocation.CLOSEST - 1e-6
 

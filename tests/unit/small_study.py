@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from defraction import provenance
+from defraction.lineage.study import parted
 
 CODE = {"workflow/scripts/simulate.py": "a" * 16, "workflow/scripts/defraction/laue.py": "b" * 16}
 
@@ -17,7 +18,7 @@ def write(name: str, text: str) -> None:
 def record(rule: str, inputs: dict[str, list[str]], outputs: dict[str, str], params=None, code=None, **facts) -> dict:
     """Write the record of a job in the working directory beside its first output and return it as read."""
     path = Path(next(iter(outputs.values())))
-    path = path.with_name(f"{path.name.split('.')[0]}.record.json")
+    path = path.with_name(f"{parted(path)[0]}.record.json")
     items = [provenance.entry(name, role) for role, names in inputs.items() for name in names]
     provenance.write_record(
         path,

@@ -148,6 +148,9 @@ def test_stand_ins_are_the_nearest_and_are_named():
     assert stand_in("al-dislocation-edge-4", "=", ["al-dislocation-edge-2", "al-dislocation-edge-2-control"]) == (
         "al-dislocation-edge-2"
     )
+    for numbers, nearest in (((5, 10), 5), ((10, 30), 10), ((1, 30), 1), ((3, 5), 5), ((4, 40), 4)):
+        edges = [f"al-dislocation-edge-{number}" for number in numbers]
+        assert stand_in("al-dislocation-edge-4", "=", edges) == f"al-dislocation-edge-{nearest}"
     (found,) = compare(entry("al-thermal-300K-3x3x3"), [row("al-thermal-300K-2x2x2", 0.9)], reductions=["small"])
     assert found["settings"] == "reduced"
     assert "measured on al-thermal-300K-2x2x2 instead of al-thermal-300K-3x3x3" in found["remark"]

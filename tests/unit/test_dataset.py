@@ -1,5 +1,7 @@
 """Split by material, prototype and image, display transform, patterns in memory."""
 
+from dataclasses import replace
+
 import netCDF4
 import numpy as np
 import pytest
@@ -124,6 +126,18 @@ def test_a_group_of_one_prototype_is_divided_by_material():
     assert {row.by for row in split} == {"material"} and sum(row.part == "held_out" for row in split) == 3
 
 
+@pytest.mark.parametrize("unknown", ["-", "", None])
+def test_a_crystal_without_a_known_prototype_has_one_of_its_own(unknown, tmp_path):
+    """So it can be held out, and another one of unknown prototype is no relative."""
+    rows = [{"material": f"m{i}", "space_group": 221, "formula": f"X{i}", "prototype": unknown} for i in range(10)]
+    rows += [{"material": f"k{i}", "space_group": 221, "formula": f"K{i}", "prototype": "k"} for i in range(10)]
+    for by in ("material", "prototype"):
+        split = dataset.split_table(rows, 0.3, 1, by)
+        out = [row for row in split if row.part == "held_out" and row.material.startswith("m")]
+        assert out and not any(row.prototype_in_training for row in out)
+        assert all(row.prototype == ("k" if row.material[0] == "k" else row.material) for row in split)
+
+
 def test_a_split_by_image_divides_the_patterns_of_every_crystal(tmp_path):
     rows = dataset.split_table(crystals(5), 0.3, 2, "image", validation=0.2, grid=(4, 3, 3))
     dataset.write_split(tmp_path / "split.csv", rows)
@@ -169,6 +183,15 @@ def test_split_round_trip(tmp_path):
     rows = dataset.split_table(crystals(), 0.3, 3)
     dataset.write_split(tmp_path / "split.csv", rows)
     assert dataset.read_split(tmp_path / "split.csv") == rows
+
+
+def test_a_table_from_before_there_were_drawn_crystals_is_read(tmp_path):
+    rows = dataset.split_table([{"material": "d", "space_group": 221, "drawn": True}, *crystals()], 0.3, 3)
+    dataset.write_split(tmp_path / "split.csv", rows)
+    assert dataset.read_split(tmp_path / "split.csv") == rows and [row.material for row in rows if row.drawn] == ["d"]
+    lines = (tmp_path / "split.csv").read_text().splitlines()
+    (tmp_path / "old.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+    assert dataset.read_split(tmp_path / "old.csv") == [replace(row, drawn=False) for row in rows]
 
 
 def test_bad_splits_are_refused(tmp_path):

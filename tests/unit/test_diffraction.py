@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import netCDF4
 import numpy as np
@@ -15,10 +16,11 @@ import xarray
 from ase import Atoms
 from ase.build import bulk
 
-from defraction import config
+from defraction import config, provenance
 from defraction.diffraction import backend, direct, geometry, laue, patterns, planes, sampling, scattering
 from defraction.diffraction import settings as defaults
 from defraction.diffraction.specimen import Body, Specimen
+from defraction.specimens import specimens
 from defraction.structures import write_structures
 
 SETTINGS = {
@@ -284,6 +286,18 @@ def test_missing_gpu_is_an_error_only_if_asked_for(monkeypatch):
         backend.select_backend("gpu")
 
 
+def test_a_method_without_kernels_says_that_it_computed_on_the_cpu(aluminium, monkeypatch):
+    card = ModuleType("cupy")
+    runtime = SimpleNamespace(getDeviceProperties=lambda number: {"name": b"a card"})
+    card.cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(id=0))
+    monkeypatch.setitem(sys.modules, "cupy", card)
+    monkeypatch.setattr(provenance, "used_gpus", set())
+    assert backend.select_backend("auto").name == "a card"
+    data = patterns.simulate(aluminium, SETTINGS, device="gpu", method="spots")
+    assert data.attrs["device"] == "cpu"
+    assert not provenance.used_gpus
+
+
 # --- structures and settings
 
 
@@ -468,6 +482,18 @@ def test_debye_waller_factors_are_refused_where_atoms_are_displaced(aluminium, t
     # independent specimens with static defects are at rest
     write_structures([aluminium] * 2, tmp_path / "random.cif", metadata={"rule": "structure_block"})
     patterns.simulate_file(tmp_path / "random.cif", tmp_path / "random.nc", hot)
+
+
+def test_debye_waller_factors_apply_to_every_specimen_of_a_clean_crystal(aluminium, tmp_path):
+    images = specimens(aluminium, [8, 6, 4], 1, seed=1)
+    write_structures(images, tmp_path / "al.cif", metadata={"rule": "clean_structure"})
+    found = {}
+    for name, factors in (("rest", {}), ("hot", {"Al": 0.8})):
+        patterns.simulate_file(tmp_path / "al.cif", tmp_path / f"{name}.nc", SETTINGS | {"debye_waller": factors})
+        with xarray.open_dataset(tmp_path / f"{name}.nc") as data:
+            found[name] = data.intensity.sum(("zone_axis", "voltage", "camera_length", "y", "x")).values
+    assert len(found["hot"]) == 2
+    assert (found["hot"] < 0.999 * found["rest"]).all()
 
 
 def test_a_study_gives_each_crystal_the_factors_of_its_elements(aluminium, tmp_path):

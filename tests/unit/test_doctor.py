@@ -269,6 +269,18 @@ def test_paw_data_that_are_missing(study):
     assert "Pu" in one(doctor.paw_data(study), "data sets", "failing").found
 
 
+def test_solutes_in_a_list_of_defects_need_data_sets_too(root, tmp_path):
+    (tmp_path / "resources").symlink_to(root / "resources")
+    defects = [{"kind": "vacancy"}, {"kind": "substitution", "solute": "Ac", "neighbour": {"shell": 1}}]
+    conditions = [
+        {"kind": "point_defects", "host": "Al", "supercell": [2, 2, 2], "defects": defects},
+        {"kind": "substitution", "host": "Al", "supercell": [2, 2, 2], "solute": "Si"},
+    ]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"conditions": conditions}))
+    found, _ = doctor.prepare(tmp_path, Path("config.yaml"), None)
+    assert found.elements == ("Ac", "Al", "Si")
+
+
 def test_launchers_that_fail_hang_or_start_copies(study, settings, monkeypatch):
     answering(monkeypatch, {"-n": "3\n"})
     study.settings = with_runtime(settings, mpi_launcher=f"{sys.executable}", gpaw_ranks=2)

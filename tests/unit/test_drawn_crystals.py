@@ -1,6 +1,8 @@
 """Crystals drawn at random: of their space group and no other, decided by the seed, and never held out."""
 
+import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +42,18 @@ def test_a_drawn_crystal_is_of_its_space_group_and_like_a_crystal(group):
         assert materials.text_of(materials.parse_sites(drawn.sites, group)) == drawn.sites
 
 
+def test_a_drawn_crystal_reads_as_a_row_of_the_table(tmp_path):
+    """Formula and free parameters follow from the sites, as `read_table` checks; `crystal` gives the same atoms."""
+    found = [drawn_crystals.draw(listed()[f"drawn-{group}-000"], 1) for group in GROUPS]
+    rows = [{**m.to_dict(), "lattice_parameter_angstrom": m.lattice_parameter} for m in found]
+    with open(tmp_path / "t.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, materials.COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    again = materials.read_table(tmp_path / "t.csv")
+    assert [replace(again[m.material], source="") for m in found] == found
+
+
 def test_the_seed_decides():
     one, two = (listed()[f"drawn-225-00{i}"] for i in (0, 1))
     assert drawn_crystals.draw(one, 7) == drawn_crystals.draw(one, 7)
@@ -65,6 +79,14 @@ def test_more_leave_the_first_as_they_were():
 def test_limit_and_groups():
     names = [name for name, m in listed(2, groups=[225, 229], max_per_group=1).items() if m.drawn]
     assert names == ["drawn-225-000", "drawn-225-001", "drawn-229-000", "drawn-229-001"]
+
+
+def test_one_can_be_left_out_and_the_others_stay():
+    every = listed(3)
+    del every["drawn-225-001"]
+    assert listed(3, exclude=["drawn-225-001"]) == every
+    with pytest.raises(ValueError, match=r"no material 'drawn-225-003' with materials\.drawn: 0"):
+        listed(0, exclude=["drawn-225-003"])
 
 
 def test_a_table_cannot_take_their_names(tmp_path, root):
@@ -102,8 +124,11 @@ def test_they_train_and_change_nothing_of_the_split(by, hosts):
     drawn = [row for row in split if row.material.startswith("drawn-")]
     assert len(drawn) == 15
     assert {row.part for row in drawn} == {"train"}
+    assert [row for row in split if row.drawn] == drawn
     without = dataset.split_table(rows(0), 0.3, 1, **arguments)
     assert [row for row in split if row not in drawn] == without
+    said = "; 15 crystals drawn at random train" if by == "image" else " crystals train, 15 of them drawn at random, "
+    assert said in dataset.describe_split(split) and "drawn" not in dataset.describe_split(without)
     assert dataset.split_table(rows(), 0.3, 1, drawn=False, **arguments) == without
 
 

@@ -386,9 +386,11 @@ def test_the_report_holds_everything_and_needs_nothing(study, output, root):
     from defraction.report import Sources, write_report
 
     accuracies.overview(study / "accuracy.csv", study / "models.csv", output("accuracy"))
-    (study / "split.csv").write_text("material,part\na,train\nb,train\nc,held_out\n")
+    (study / "split.csv").write_text("material,part,drawn\na,train,0\nb,train,1\nc,held_out,0\n")
     summary = {"steps": 3, "largest_force": 0.01, "converged": True, "displacements": {"largest": 0.05}, "rung": 0}
     (study / "al-vacancy-2x2x2.json").write_text(json.dumps(summary))
+    summary = {"times": [20.0], "snapshots": [1], "mean": {"length_largest": 0.1, "x_rms": 0.05}}
+    (study / "thermal.json").write_text(json.dumps(summary))
     names = (
         "accuracy",
         "comparison",
@@ -404,8 +406,8 @@ def test_the_report_holds_everything_and_needs_nothing(study, output, root):
     sources = Sources(
         **{name: study / f"{name}.csv" for name in names},
         displacements=[],
-        relaxations=[study / "al-vacancy-2x2x2.json"],
-        dynamics=[],
+        relaxations={"al-vacancy-2x2x2-paper": study / "al-vacancy-2x2x2.json"},
+        dynamics={"al-thermal-300K-2x2x2-paper": study / "thermal.json"},
         figures=[study / "figures/accuracy.png"],
         captions=[study / "figures/accuracy.rst"],
     )
@@ -417,6 +419,9 @@ def test_the_report_holds_everything_and_needs_nothing(study, output, root):
     )  # fmt: skip
     page = (study / "report.html").read_text()
     assert "less &lt;than&gt; the article" in page and "commit 0123456789ab" in page
+    assert "trained on patterns of 2 perfect crystals (1 of them drawn at random) of space groups" in page
+    for name in ("al-vacancy-2x2x2-paper", "al-thermal-300K-2x2x2-paper"):  # not the names of the files
+        assert f"<tr><td>{name}</td>" in page
     assert page.count("<img ") == 1 and not re.search(r'(src|href)="(?!data:|#)', page)
     assert "<strong>Accuracy over labels by condition.</strong>" in page
     for condition in ("clean-held-out", "al-strain-xx+4pct", "pooled-vacancy-high"):

@@ -120,6 +120,19 @@ def test_mesh_follows_the_supercell():
     assert settings_for("Al", "smoke", "relax", supercell=[2, 1, 1])["electronic"]["kpoints"] == [1, 2, 2]
 
 
+@pytest.mark.parametrize("preset", ["laptop", "paper"])
+def test_a_solute_leaves_the_mesh_of_its_host_unless_it_is_listed(preset):
+    """Iron and aluminium too, which are hosts of the same tables."""
+
+    def mesh(host, solute):
+        settings = settings_for(host, preset, "relax", elements=[solute], supercell=[2, 2, 2])
+        return settings["electronic"]["kpoints"]
+
+    for host, solutes in {"Al": ("Si", "Fe", "Au", "Cu"), "Fe": ("Al", "Au", "Cr")}.items():
+        assert {tuple(mesh(host, solute)) for solute in solutes} == {tuple(mesh(host, host))}
+    assert mesh("Al", "C") == {"laptop": [4, 4, 4], "paper": [6, 6, 6]}[preset]
+
+
 def test_the_most_demanding_element_sets_the_cutoff():
     assert settings_for("Al", "paper", "relax", elements=["Al", "C"])["electronic"]["cutoff"] == 350
     assert settings_for("Al", "paper", "relax", elements=["Al", "Si"])["electronic"]["cutoff"] == 250

@@ -13,8 +13,10 @@ from ase.build import bulk
 from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 
+from defraction import provenance
 from defraction.first_principles import ranks as ranks_module
 from defraction.first_principles import relax
+from defraction.first_principles.calculator import calculator
 from defraction.first_principles.ranks import OnRanks, Ranks, RanksLost, calculators, launcher_command
 from defraction.first_principles.settings import settings_for
 
@@ -28,7 +30,8 @@ mode = {mode!r}
 def say(answer):
     print(MARK + json.dumps(answer), flush=True)
 print("a launcher may print what it likes", flush=True)
-say({{"ranks": 1 if mode == "copies" else int(sys.argv[sys.argv.index("-n") + 1])}})
+gpu = "a card" if "--gpu" in sys.argv else ""
+say({{"ranks": 1 if mode == "copies" else int(sys.argv[sys.argv.index("-n") + 1]), "gpu": gpu}})
 count = 0
 for line in sys.stdin:
     question = json.loads(line)
@@ -146,6 +149,26 @@ def test_a_build_without_mpi_or_gpu_is_an_error_before_any_work(monkeypatch):
         pass
     with calculators(1) as factory:
         assert factory.keywords == {"gpu": False}
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_gpu_of_the_ranks_is_recorded(tmp_path, monkeypatch, gpu):
+    monkeypatch.setattr(provenance, "used_gpus", set())
+    group = Ranks(2, launcher(tmp_path), gpu)
+    relax.relax(atoms(), SETTINGS, lambda *arguments: OnRanks(group, *arguments), tmp_path / "restart")
+    group.close()
+    assert provenance.used_gpus == ({"a card"} if gpu else set())
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_gpu_setting_reaches_gpaw(monkeypatch, gpu):
+    """What a build with CuPy is asked for; such a build was not at hand."""
+    import gpaw
+
+    asked = {}
+    monkeypatch.setattr(gpaw, "GPAW", lambda **arguments: asked.update(arguments))
+    calculator(settings_for("Al", "smoke", "relax"), bulk("Al"), None, gpu=gpu)
+    assert asked.get("parallel", {}).get("gpu", False) is gpu
 
 
 def alive(pid: int) -> bool:

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 from cuda_emulator import Emulator
 
+from defraction import provenance
 from defraction.diffraction import direct, geometry, gpu, gpu_laue, gpu_planes, kernels, laue, planes
 from defraction.diffraction.backend import Backend, select_backend
 from defraction.diffraction.geometry import Beam, Detector
@@ -350,12 +351,14 @@ class Card:
         yield
 
 
-def test_too_little_memory_is_one_clear_error():
+def test_too_little_memory_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(provenance, "used_gpus", set())
     card = Card(free=3 * 2**20)
     backend = Backend("gpu", card, "a card")
     with backend.limited_to(2**-9):
         assert card.limit == 2 * 2**20
         assert card.allocate(2**20) == 2**20  # given once the pool's kept blocks are free
+    assert provenance.used_gpus == {"a card"}
     message = r"memory: 0\.00195312 GiB are not enough .* on a card"
     with pytest.raises(MemoryError, match=message), backend.limited_to(2**-9):
         card.allocate(3 * 2**20)

@@ -118,6 +118,14 @@ def test_diamond_can_be_turned_like_the_others():
     assert found.number == 227
 
 
+def test_a_host_stands_in_the_table_once(tmp_path):
+    header, *rows = TABLE.read_text(encoding="utf-8").splitlines()
+    (aluminium,) = (row for row in rows if row.startswith("Al,"))
+    (tmp_path / "hosts.csv").write_text("\n".join([header, *rows, aluminium]), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"hosts\.csv, line {len(rows) + 2}, column name: 'Al' occurs twice"):
+        read_hosts(tmp_path / "hosts.csv")
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [

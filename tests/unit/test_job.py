@@ -157,6 +157,18 @@ def test_preflight_names_a_survivor_and_clears_after_its_death(start, tmp_path):
     assert not list((tmp_path / "results/.running").iterdir())
 
 
+def test_a_lock_that_snakemake_does_not_remove_is_one_clear_error(tmp_path):
+    (tmp_path / ".snakemake/locks").mkdir(parents=True)
+    (tmp_path / ".snakemake/locks/0.input.lock").touch()
+    (tmp_path / "Snakefile").write_text('raise ValueError("no table")\n')
+    with pytest.raises(RuntimeError) as fault:
+        preflight.clear(tmp_path, [])
+    message = str(fault.value)
+    assert len(message.splitlines()) == 1
+    assert f"{tmp_path}: Snakemake does not remove the lock of a killed run: no table; mend that" in message
+    assert "snakemake --unlock" in message
+
+
 def test_termination_cleans_up(start, tmp_path):
     process = start('run.output.a.write_text("1")\nimport time; time.sleep(60)')
     for _ in range(100):

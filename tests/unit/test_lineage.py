@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ import small_study
 from rich.console import Console
 from typer.testing import CliRunner
 
-from defraction import cli, provenance
-from defraction.lineage import diff, trace, verify
+from defraction import cli, digest, provenance
+from defraction.lineage import diff, prov, trace, verify
 from defraction.lineage.study import Study
 
 FIGURE = "results/figures/accuracy.png"
@@ -157,7 +159,7 @@ def test_rows_of_a_table_count_one_by_one(study, root):
     whole = Path("resources/hosts.csv").read_text()
     rows = whole.splitlines()
     iron = next(i for i, row in enumerate(rows) if row.startswith("Fe"))
-    Path("resources/hosts.csv").write_text("\n".join([*rows, rows[iron].replace("Fe", "Cr", 1)]) + "\n")
+    Path("resources/hosts.csv").write_text("\n".join([*rows, rows[iron].replace("Fe", "Mn", 1)]) + "\n")
     verdict = verify.verify(Study.load())
     assert faults(verdict) == [] and any("took a row from it" in note for note in verdict.notes)
 
@@ -167,6 +169,18 @@ def test_rows_of_a_table_count_one_by_one(study, root):
     Path("resources/hosts.csv").write_text("\n".join(rows) + "\n")
     (fault,) = faults(verify.verify(Study.load()))
     assert [record["record"] for record in fault.below] == ["results/lattice/Fe.record.json"]
+
+
+def test_code_of_a_study_that_is_no_clone_is_that_of_this_one(tmp_path, monkeypatch):
+    """The workflow as a module of another one, in another folder."""
+    monkeypatch.chdir(tmp_path)
+    small_study.write("results/a.txt", "a")
+    code = digest.file_digests("labels.py")
+    small_study.record("labels", {}, {"text": "results/a.txt"}, code=code)
+    assert verify.verify(Study.load()).notes == []
+    changed = min(code)
+    small_study.record("labels", {}, {"text": "results/a.txt"}, code={**code, changed: 16 * "0"})
+    assert [note.partition(" since")[0] for note in verify.verify(Study.load()).notes] == [f"{changed} (code) changed"]
 
 
 def test_files_limit_the_check_to_what_is_behind_them(study):
@@ -315,6 +329,23 @@ def test_a_source_that_was_shipped_with_its_record_is_traced_on(study):
     assert "shipped with its record resources/al.record.json" in shown(trace.draw(traced))
 
 
+def test_files_of_an_id_with_dots_find_their_record_and_no_others(study):
+    """312.5 K and 312.25 K: the same up to the dot."""
+    for kelvin in ("312.5K", "312.25K"):
+        outputs = {"log": f"resources/al-{kelvin}.gpaw.txt", "snapshots": f"resources/al-{kelvin}.extxyz"}
+        for name in outputs.values():
+            small_study.write(name, f"{kelvin} {name}")
+        small_study.record("aimd", {}, outputs)
+    small_study.record("structure", {"snapshots": list(outputs.values())}, {"cif": "results/structures/al-0.cif"})
+    found = Study.load()
+    for name in outputs.values():
+        assert found.shipped(name)["record"] == "resources/al-312.25K.record.json"
+    assert found.beside("resources/al-312.25K.extxyz") == ["resources/al-312.25K.gpaw.txt"]
+    assert found.beside("resources/al-312.5K.gpaw.txt") == ["resources/al-312.5K.extxyz"]
+    assert [record["record"] for record in found.earlier] == ["resources/al-312.25K.record.json"]
+    assert not faults(verify.verify(found))
+
+
 def test_trace_of_what_no_job_made(study):
     with pytest.raises(ValueError, match="a source of this study"):
         trace.trace(*Study.holding("resources/sites.txt"))
@@ -338,6 +369,27 @@ def test_trace_command_writes_each_form(study):
     assert run(cli.app, ["trace", FIGURE, "--dot"]).output.startswith("digraph")
     assert run(cli.app, ["trace", FIGURE, "-o", "t.dot"]).exit_code == 0 and Path("t.dot").read_text()[:7] == "digraph"
     assert isinstance(run(cli.app, ["trace", FIGURE, "-o", "t.doc"]).exception, ValueError)
+
+
+def test_graphviz_that_fails_is_one_clear_error(study, monkeypatch, capsys):
+    dot = study / "bin/dot"
+    small_study.write(str(dot), "#!/bin/sh\ncat > /dev/null\necho 'Format: \"svg\" not recognized.' >&2\nexit 1\n")
+    dot.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{dot.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "argv", ["defraction", "trace", FIGURE, "-o", "t.svg"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('defraction: t.svg: dot of Graphviz failed: Format: "svg" not recognized.; mend that')
+
+
+def test_the_forms_of_prov_are_those_that_the_help_names(study):
+    command = CliRunner().invoke(cli.app, ["export", "prov", "--help"], terminal_width=200)
+    assert set(re.findall(r"\((\.\w+)\)", command.output)) == set(prov.FORMATS)
+    refused = CliRunner().invoke(cli.app, ["export", "prov", "study.xml"])
+    assert isinstance(refused.exception, ValueError)
+    assert str(refused.exception) == "study.xml: PROV is written as .json, .provn, .ttl"
 
 
 # --- diff -------------------------------------------------------------------------------------------------------------

@@ -223,6 +223,26 @@ class TestFolder:
         again = materials.Material.from_dict(json.loads(json.dumps(material.to_dict())))
         assert again == material and len(materials.crystal(again)) == 8
 
+    def test_the_prototype_is_that_of_the_table_whatever_the_cell(self, tmp_path):
+        (tmp_path / "silicon.cif").write_text(SILICON_PRIMITIVE)
+        (tmp_path / "salt.cif").write_text(SALT)
+        (tmp_path / "other-origin.cif").write_text(SALT.replace("Na1 Na", "Cl1 Cl").replace("Cl1 Cl 0.5", "Na1 Na 0.5"))
+        kinds = {name: material.prototype for name, material in materials.list_folder(tmp_path).items()}
+        assert kinds == {"silicon": "A_cF8_227_a", "salt": "AB_cF8_225_a_b", "other-origin": "AB_cF8_225_a_b"}
+
+    @pytest.mark.parametrize("tag", ["_space_group_name_Hall", "_symmetry_space_group_name_Hall"])
+    def test_a_hall_symbol_is_a_declaration(self, tmp_path, tag):
+        named = "_symmetry_space_group_name_H-M 'F m -3 m'"
+        for lines in (f"{tag} '-F 4 2 3'", f"{named}\n{tag} ?"):
+            (tmp_path / "salt.cif").write_text(SALT.replace(named, lines))
+            assert materials.list_folder(tmp_path)["salt"].space_group == 225
+        for lines in (f"{tag} 'F -4 2 3'", f"{named}\n{tag} 'F -4 2 3'"):
+            (tmp_path / "salt.cif").write_text(SALT.replace(named, lines))
+            with pytest.raises(
+                ValueError, match=r"salt\.cif: declares space group 216, but its atoms have space group 225"
+            ):
+                materials.list_folder(tmp_path)
+
     @pytest.mark.parametrize(
         ("name", "text", "words"),
         [

@@ -247,3 +247,23 @@ def test_from_files_to_threshold(tmp_path, root):
     found, logits = openset.features(network, torch.from_numpy(np.concatenate(shown))[:, None])
     scores = openset.Statistics.load(tmp_path / "openset.safetensors").scores(found, logits)[result["score"]]
     assert np.quantile(scores, 0.95) == pytest.approx(result["threshold"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("specimens", "expected"), [("all", 4), ("block", 2)])
+def test_a_network_is_measured_on_the_specimens_that_trained_it(tmp_path, specimens, expected):
+    from defraction.diffraction.patterns import simulate
+
+    images = [bulk("Al", "fcc", a=4.05, cubic=True) * size for size in ((6, 6, 6), (4, 5, 6))]
+    settings = {"pixels": 24, "detector_width": 48.0}
+    simulate(images, settings, "cpu", zone_axes=[[0, 0, 1], [0, 1, 1]], voltages=[200.0],
+             camera_lengths=[0.8]).to_netcdf(tmp_path / "al.nc")  # fmt: skip
+    card = {
+        "display": {"beam_stop": 2.0, "decades": 3.0},
+        "settings": {"specimens": specimens, "augmentation": {"rotation": 0.0, "shift": 0.0, "scale": 0.0}},
+    }
+    table = labels.label_table((225, 229), ((0, 0, 1), (0, 1, 1)))
+    network = model.build("resnet18", labels.number_of_labels(table)).eval()
+    reader = openset._Reader(network, card, table, openset.DEFAULTS, 1)
+    row = dataset.SplitRow("al", 225, "p", "Al", False, "held_out", False)
+    found, logits, truth, _ = reader.files({"al": tmp_path / "al.nc"}, [row], "held_out", None)
+    assert len(found) == len(logits) == len(truth) == expected

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import small_study
 
 from defraction import digest, provenance
+from defraction.diffraction import backend
 
 
 @pytest.fixture
@@ -164,3 +165,52 @@ def test_a_package_whose_distribution_has_another_name_is_recorded(monkeypatch):
     module = SimpleNamespace(__file__=f"{sys.prefix}/lib/cupy/__init__.py", __version__="14.1.0")
     monkeypatch.setitem(sys.modules, "cupy", module)
     assert provenance.packages()["cupy"] == {"version": "14.1.0", "location": "lib/cupy"}
+
+
+@pytest.fixture
+def no_card(monkeypatch):
+    """CuPy as it is imported on a machine without driver: whatever asks for a device raises; nothing else has a GPU."""
+
+    def refuse(*_):
+        raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+    module = ModuleType("cupy")
+    module.__file__ = f"{sys.prefix}/lib/cupy/__init__.py"
+    module.__version__ = "14.1.0"
+    runtime = SimpleNamespace(getDeviceCount=refuse, getDeviceProperties=refuse, getDevice=refuse)
+    module.cuda = SimpleNamespace(runtime=runtime, Device=refuse)
+    for name, found in (("cupy", module), ("torch", None), ("gpaw.gpu", None)):
+        monkeypatch.setitem(sys.modules, name, found)
+    monkeypatch.setattr(provenance, "used_gpus", set())
+
+
+def written(name: str) -> dict:
+    small_study.write(name, "")
+    return small_study.record("simulate", {}, {"patterns": name})
+
+
+def test_cupy_that_finds_no_gpu_leaves_a_record_of_the_cpu(no_card, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert backend.select_backend("auto").device == "cpu"
+    found = written("results/al.nc")
+    assert (found["device"], found["gpus"]) == ("cpu", [])
+    assert "cupy" in found["environment"]["packages"]
+
+
+def test_a_gpu_is_recorded_once_something_was_computed_on_it(no_card, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    provenance.used_gpus.add("a card")
+    found = written("results/al.nc")
+    assert (found["device"], found["gpus"]) == ("gpu", ["a card"])
+
+
+@pytest.mark.parametrize(
+    ("fake", "device_id", "names"), [(True, "emulated", []), (False, None, []), (False, "n:1", ["a card"])]
+)
+def test_gpaw_tells_whether_it_took_a_gpu(no_card, monkeypatch, fake, device_id, names):
+    runtime = SimpleNamespace(getDevice=lambda: 0, getDeviceProperties=lambda number: {"name": b"a card"})
+    gpaw = SimpleNamespace(
+        cupy_is_fake=fake, device_id=device_id, cupy=SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    )
+    monkeypatch.setitem(sys.modules, "gpaw.gpu", gpaw)
+    assert provenance.gpus() == names

@@ -117,11 +117,20 @@ def same_weights(first, second):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-CHILD = """
-import json, sys
+KILLED_AT = 7  # of 15 steps, 5 a pass
+CHILD = f"""
+import json, os, signal, sys
 from defraction.learning import train
-arguments = json.loads(sys.argv[1])
-train.train(**arguments)
+
+save = train._save_checkpoint
+
+def save_and_die(path, state):
+    save(path, state)
+    if state["step"] == {KILLED_AT}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train._save_checkpoint = save_and_die
+train.train(**json.loads(sys.argv[1]))
 """
 CHILD_OF_TWO = """
 import json, sys
@@ -139,25 +148,45 @@ def wait_for_step(step, checkpoint, child):
         time.sleep(0.01)
 
 
-def test_a_killed_run_resumes_to_the_same_bits(study, unbroken, tmp_path, root):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_killed_in_mid_pass_resumes_to_the_same_bits(study, tmp_path, root, caplog, precision):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     folder, files = study
+    unbroken = run(study, tmp_path / "unbroken", precision=precision)
     arguments = arguments_of(files, folder / "split.csv", folder / "labels.csv", tmp_path)
+    arguments |= {"settings": {**SETTINGS, "precision": precision}, "tensorboard": str(tmp_path / "board")}
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow/scripts")}
-    child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(arguments)], env=environment)
-    checkpoint = tmp_path / "restart" / train.CHECKPOINT
-    wait_for_step(3, checkpoint, child)
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    reached = torch.load(checkpoint, weights_only=True)["step"]
-    steps = int(list(csv.DictReader(unbroken[2].open()))[-1]["step"])
-    assert 3 <= reached < steps
+    done = subprocess.run([sys.executable, "-c", CHILD, json.dumps(arguments)], env=environment, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert torch.load(tmp_path / "restart" / train.CHECKPOINT, weights_only=True)["step"] == KILLED_AT
     assert not (tmp_path / "model.safetensors").exists()
 
-    outputs = run(study, tmp_path / "resumed", restart=tmp_path / "restart")
-    assert same_weights(outputs[0], unbroken[0])
+    (tmp_path / "resumed").mkdir()
+    resumed = arguments_of(files, folder / "split.csv", folder / "labels.csv", tmp_path / "resumed")
+    with caplog.at_level("INFO"):
+        train.train(**arguments | resumed | {"restart_dir": tmp_path / "restart", "settings": arguments["settings"]})
+    assert f"at step {KILLED_AT}" in caplog.text and "0 min 00 s left" in caplog.text
+    assert same_weights(tmp_path / "resumed/model.safetensors", unbroken[0])
     kept = [column for column in train.HISTORY_COLUMNS if column != "seconds"]
-    histories = [[[row[c] for c in kept] for row in csv.DictReader(path.open())] for path in (outputs[2], unbroken[2])]
+    histories = [
+        [[row[c] for c in kept] for row in csv.DictReader(path.open())]
+        for path in (tmp_path / "resumed/history.csv", unbroken[2])
+    ]
     assert histories[0] == histories[1]
+    board = EventAccumulator(str(tmp_path / "board"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("held_out/accuracy")] == [5, 10, 15]
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so(study, unbroken, tmp_path, caplog):
+    restart = tmp_path / "restart"
+    restart.mkdir()
+    (restart / train.CHECKPOINT).write_bytes((unbroken[0].parent / "restart" / train.CHECKPOINT).read_bytes())
+    run(study, tmp_path / "same", restart=restart)
+    assert "was written with" not in caplog.text
+    run(study, tmp_path / "other", restart=restart, threads=2)
+    assert "was written with threads = 1, now it is 2" in caplog.text
 
 
 def test_same_seed_same_predictions_other_seed_others(study, unbroken, tmp_path):
@@ -216,7 +245,7 @@ def test_card_and_weights_round_trip(unbroken, tmp_path):
     assert (
         card["settings"]["epochs"] == 3 and card["image"]["pixels"] == PIXELS and card["image"]["pixel_size_mm"] == 0.5
     )
-    assert len(card["data"]["training_digest"]) == 64 and "nothing was chosen" in card["selection"]
+    assert len(card["data"]["training_digest"]) == 64 and "no pass was chosen" in card["selection"]
     assert card["image"]["voltages"] == [200] and card["seed"] == 5
     for other in ("best", "last"):  # without a third part all are the weights of the last step, kept once
         assert (unbroken[0].parent / f"{other}.safetensors").samefile(unbroken[0])
@@ -485,7 +514,8 @@ def unbroken_by_two(study, tmp_path_factory):
 
 
 def test_two_processes_train_as_one_does(study, unbroken, unbroken_by_two, tmp_path):
-    """Same draws; with batch norm over half the batch and other sums, so close, not equal."""
+    """As many steps, weights of the same names; batch norm is over half the batch, so the weights are others. That both
+    take the same draws and gradients: below."""
     outputs = unbroken_by_two
     assert json.loads(outputs[1].read_text())["processes"] == 2
     histories = [list(csv.DictReader(path.open())) for path in (outputs[2], unbroken[2])]
@@ -520,6 +550,14 @@ def test_two_killed_processes_resume_to_the_same_bits(study, unbroken_by_two, tm
         [[row[c] for c in kept] for row in csv.DictReader(path.open())] for path in (outputs[2], unbroken_by_two[2])
     ]
     assert histories[0] == histories[1]
+
+
+def test_two_processes_end_together_when_the_first_stops_early(study, three_parts, tmp_path):
+    outputs = run(study, tmp_path / "stopped", split=three_parts, keep="best", early_stop=1, epochs=30,
+                  schedule="constant", learning_rate=0.05, processes=2, threads=2)  # fmt: skip
+    card = json.loads(outputs[1].read_text())
+    assert card["processes"] == 2 and "stopped after" in card["selection"]
+    assert len(list(csv.DictReader(outputs[2].open()))) < 30
 
 
 def test_the_shares_of_all_processes_are_the_batch():

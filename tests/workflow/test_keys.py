@@ -8,6 +8,7 @@ for each leaf of the schema: a new key without a row fails. Params and inputs ar
 
 import csv
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -456,6 +457,38 @@ def test_every_key_has_a_row():
 @pytest.mark.parametrize("key", ROWS)
 def test_a_key_changes_its_jobs_and_no_others(workflow, key):
     assert workflow.changed(key) == ROWS[key].jobs
+
+
+def test_drawn_crystals_are_nothing_to_a_model_without_them(workflow):
+    main, other = deepcopy(BASE["models"])
+    raw = {**BASE, "models": [main, {**other, "split": {"drawn": False}}]}
+    drawn = {**raw, "materials": {**BASE["materials"], "drawn": 20}}
+    assert changed(workflow.jobs(raw), workflow.jobs(drawn)) == {"+crystal", *(f"{rule} main-seed1" for rule in LIST)}
+
+    large = {**drawn, "diffraction": {**BASE["diffraction"], "pixels": 512}}
+    (workflow.folder / "config/large.yaml").write_text(json.dumps(large))
+    wanted = [f"results/models/{name}-seed1/card.json" for name in ("main", "other")]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "--configfile",
+        "config/large.yaml",
+        "--cores",
+        "1",
+        "--",
+        *wanted,
+    ]
+    plan = subprocess.run(command, cwd=workflow.folder, capture_output=True, text=True, check=True).stdout
+    memory = {
+        name: int(mb) for name, mb in re.findall(r"results/models/([a-z]+)-seed1/card.json.*?mem_mb=(\d+)", plan, re.S)
+    }
+    crystals = len(workflow.jobs(raw)["split other-seed1"][0]["materials"])
+    images = {"main": crystals + 100, "other": crystals}  # of two zone axes in half precision [MB]
+    assert memory == {name: 8000 + math.ceil(number * 2 * 2 * 512**2 / 1e6) for name, number in images.items()}
+    assert "results/patterns/clean/drawn-225-019.nc" in plan
+    assert "results/pattern_sets/fine/clean/drawn" not in plan
 
 
 # Columns of the tables of hosts (of Al, which the first-principles tables know, and of Cu) and of crystals

@@ -303,6 +303,14 @@ entry(
     "the supercell of a vacancy", ("al-perfect-2x2x1", "al-vacancy-2x2x1", "al-vacancy-2x2x1-unrelaxed"),
     {"kind": "vacancy", "host": "Al"}, supercell=[2, 2, 1],
 )  # fmt: skip
+
+
+@row("a supercell added, of a vacancy", "al-perfect-2x2x1", "al-vacancy-2x2x1", "al-vacancy-2x2x1-unrelaxed")
+def added_supercell(edit):
+    new = {"kind": "vacancy", "host": "Al", "supercell": [2, 2, 1]}
+    edit.config(lambda raw: raw["conditions"].append(new))
+
+
 entry(
     "the solute of a substitution",
     ("al-substitution-cu-2x1x1", "al-substitution-cu-2x1x1-unrelaxed"),

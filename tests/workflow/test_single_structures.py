@@ -110,6 +110,9 @@ def studied(built, tmp_path_factory, root):
 def test_a_drawn_crystal_is_built_like_a_measured_one(studied):
     block, other = read_structures(studied.parents[1] / DRAWN)
     drawn = draw(to_draw(229, 1), seed_of(5, "drawn-229-001"))
+    said = block.info["origin"]["drawn"]
+    for key in ("formula", "sites", "free_parameters", "lattice_parameter"):
+        assert said[key] == getattr(drawn, key)
     assert block.get_chemical_formula() == crystal(drawn).get_chemical_formula()
     np.testing.assert_allclose(block.cell.lengths(), drawn.lattice_parameter, atol=1e-6)
     assert len(other) % len(block) == 0

@@ -138,10 +138,16 @@ def settings_of(wildcards):
     return condition_of(wildcards).settings
 
 
+def given(source):
+    """A file that the configuration names or that stands with its whole path, as input: it is where that says, also where
+    this workflow is a module of one that gives prefixes to the files of the clone."""
+    return local(source)
+
+
 def potential_of(wildcards):
     """The potential file that a condition names; none where it is one of LAMMPS, whose version is recorded."""
     name = settings_of(wildcards).get("potential")
-    return [] if name in (None, "default", *potentials.SHIPPED) else name
+    return [] if name in (None, "default", *potentials.SHIPPED) else given(name)
 
 
 def settings_without_folders(wildcards):
@@ -155,7 +161,7 @@ def settings_without_folders(wildcards):
 def source_of(wildcards):
     """The table or file that a crystal comes from; a drawn one has none."""
     source = MATERIALS[wildcards.material].source
-    return ancient(source) if source else []
+    return ancient(given(source)) if source else []
 
 
 def material_of(wildcards):
@@ -248,7 +254,7 @@ def computed(task, wildcards, *suffixes):
     """
     if entry := entry_of(task, wildcards):
         suffixes = {*suffixes, "json", "gpaw.txt"}
-        paths = {suffix: str(entry.file(suffix)) for suffix in sorted(suffixes)}
+        paths = {suffix: given(str(entry.file(suffix))) for suffix in sorted(suffixes)}
     else:
         name = getattr(wildcards, "condition", None)
         if task == "lattice":
@@ -411,14 +417,40 @@ def patterns_in(pattern_set, name):
     return f"results/{folder}/{name}.nc"
 
 
+def crystals_of(wildcards):
+    """The crystals that a model is trained and tested on: all, or all but the drawn ones."""
+    drawn = model_of(wildcards)["split"]["drawn"]
+    return [crystal for crystal in MATERIALS.values() if drawn or not crystal.drawn]
+
+
+def rows_to_split(wildcards):
+    """What the split of a model follows from, a mapping for each crystal."""
+    return [
+        {
+            "material": crystal.material,
+            "space_group": crystal.space_group,
+            "prototype": crystal.prototype,
+            "formula": crystal.formula,
+            **({"drawn": True} if crystal.drawn else {}),
+        }
+        for crystal in sorted(crystals_of(wildcards), key=lambda one: one.material)
+    ]
+
+
+def clean_structures(wildcards):
+    """The structure files of all clean crystals of a model."""
+    return [clean_structure_of(crystal.material) for crystal in crystals_of(wildcards)]
+
+
 def clean_patterns(wildcards):
-    """The files of all clean crystals that a model is trained and tested on."""
+    """The pattern files of all clean crystals of a model."""
     pattern_set = model_of(wildcards)["pattern_set"]
-    return [patterns_in(pattern_set, f"clean/{name}") for name in MATERIALS]
+    names = (crystal.material for crystal in crystals_of(wildcards))
+    return [patterns_in(pattern_set, f"clean/{name}") for name in names]
 
 
 def training_memory(wildcards, attempt):
-    """Main memory of a training [MB]: the images of all clean crystals in half precision, and 8 GB for the rest; twice as
+    """Main memory of a training [MB]: the images of all its crystals in half precision, and 8 GB for the rest; twice as
     much with every attempt."""
     model = model_of(wildcards)
     section = diffraction_of(model["pattern_set"])
@@ -427,7 +459,8 @@ def training_memory(wildcards, attempt):
     )
     drawn = config["materials"]["specimens"]
     specimens = 1 if model["learning"]["specimens"] == "block" else 1 + drawn
-    pixels = len(MATERIALS) * points * specimens * section["pixels"] ** 2
+    crystals = len(crystals_of(wildcards))
+    pixels = crystals * points * specimens * section["pixels"] ** 2
     return math.ceil(8000 + 2 * pixels / 1e6) * 2 ** (attempt - 1)
 
 

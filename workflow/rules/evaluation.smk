@@ -219,6 +219,8 @@ rule report:
         reductions=config["reductions"],
         diffraction=config["diffraction"],
         learning=MODELS[HEADLINE]["learning"],
+        relaxations=[c.id for c in CONDITIONS.values() if c.relaxed],
+        dynamics=[c.id for c in CONDITIONS.values() if c.kind == "thermal"],
         confidence=config["evaluation"]["confidence"],
     script:
         "../scripts/report.py"

@@ -56,16 +56,7 @@ rule split:
         "../envs/learning.yaml"
     params:
         code=code_digest("split.py"),
-        materials=[
-            {
-                "material": name,
-                "space_group": material.space_group,
-                "prototype": material.prototype,
-                "formula": material.formula,
-                **({"drawn": True} if material.drawn else {}),
-            }
-            for name, material in sorted(MATERIALS.items())
-        ],
+        materials=rows_to_split,
         hosts={name: HOSTS[name].space_group for name in used_hosts()},
         split=lambda wildcards: model_of(wildcards)["split"],
         grid=patterns_grid,
@@ -164,7 +155,7 @@ ruleorder: predict_clean > predict
 rule unknown_patterns:
     input:
         table="resources/unknown_crystals.csv",
-        structures=[clean_structure_of(name) for name in MATERIALS],
+        structures=clean_structures,
         split="results/models/{model}/split.csv",
         code=code("unknown_patterns.py"),
     output:

@@ -205,6 +205,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
         if pattern["warning"]:
             lines.append(f"  warning: {pattern['warning']}")
         lines += [f"  doubt: {text}" for text in pattern["doubts"]]
+    if any(pattern["warning"] for pattern in result["patterns"]):
+        lines.append(_worth(result["model"]["open_set"]))
     lines += _assumed([pattern["assumed"] for pattern in result["patterns"]])
     together = result["ensemble"]
     count, limit = together["patterns"], together["limit_space_group"]
@@ -221,6 +223,16 @@ def _lines(result: dict[str, Any]) -> list[str]:
             + "; give other zone axes"
         )
     return lines
+
+
+def _worth(measured: dict[str, Any]) -> str:
+    """How far a warning is to be trusted, for people."""
+    other, noise = (measured["families"][name] for name in ("other_system", "noise"))
+    return (
+        f"the warning was measured: it comes for {measured['false_alarms']:.0%} of known patterns, "
+        f"{other['flagged']:.0%} of those of other crystal systems (AUROC {other['auroc']:.2f}) "
+        f"and {noise['flagged']:.0%} of noise"
+    )
 
 
 def _assumed(texts: list[list[str]]) -> list[str]:

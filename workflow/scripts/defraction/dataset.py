@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 SPLIT_COLUMNS = (
     "material", "space_group", "prototype", "formula", "host", "part", "prototype_in_training", "by",
-    "held_out_patterns", "validation_patterns",
+    "held_out_patterns", "validation_patterns", "drawn",
 )  # fmt: skip
 PARTS = ("train", "validation", "held_out")
 BY_IMAGE = "image"  # what stands for the part of a crystal whose patterns lie in several
@@ -41,7 +41,7 @@ class SplitRow:
     for a crystal whose patterns are divided. `by` is the rule that decided: `material`, `prototype` or `image`; in a
     split by prototype it says `material` where a prototype had to be divided. `held_out_patterns` and
     `validation_patterns` are indices into the flattened grid (zone_axis, voltage, camera_length), of crystals of part
-    `image` only.
+    `image` only. `drawn`: of a crystal drawn at random, not a measured one.
     """
 
     material: str
@@ -54,6 +54,7 @@ class SplitRow:
     by: str = "material"
     held_out_patterns: tuple[int, ...] = ()
     validation_patterns: tuple[int, ...] = ()
+    drawn: bool = False
 
 
 def split_table(
@@ -71,7 +72,8 @@ def split_table(
 
     Args:
         materials: one mapping per crystal with `material` (id), `space_group` and, where known, `prototype`, `formula`;
-            `drawn`: true for a crystal drawn at random, which trains whatever the rule.
+            one without a prototype (`-`) has one of its own, its id. `drawn`: true for a crystal drawn at random, which
+            trains whatever the rule.
         held_out: fraction of the crystals of each group that is held out, 0 to 1 exclusive; by image, of the patterns
             of each crystal.
         seed: another seed, another split.
@@ -150,7 +152,7 @@ def split_table(
             SplitRow(
                 material=i,
                 space_group=int(crystal["space_group"]),
-                prototype=str(crystal.get("prototype") or ""),
+                prototype=_prototype(crystal)[1],
                 formula=str(crystal.get("formula") or ""),
                 host=is_host[i],
                 part=part[i],
@@ -158,6 +160,7 @@ def split_table(
                 by=rule[i],
                 held_out_patterns=patterns[0],
                 validation_patterns=patterns[1],
+                drawn=bool(crystal.get("drawn")),
             )
         )
     assert_disjoint(rows)
@@ -171,12 +174,17 @@ def split_table(
 
 
 def describe_split(rows: Sequence[SplitRow]) -> str:
-    """One sentence on a split: how many crystals on each side, and what could not be kept apart."""
+    """One sentence on a split: how many crystals on each side, how many of them drawn, what could not be kept apart."""
+    drawn = sum(row.drawn for row in rows)
     if any(row.part == BY_IMAGE for row in rows):
         count = sum(row.part == BY_IMAGE for row in rows)
-        return f"single patterns of {count} crystals held out, near duplicates of which train"
+        more = f"; {drawn} crystals drawn at random train" if drawn else ""
+        return f"single patterns of {count} crystals held out, near duplicates of which train{more}"
     counts = Counter(row.part for row in rows)
-    text = ", ".join(f"{counts[part]} crystals {part.replace('_', ' ')}" for part in PARTS if counts[part])
+    sides = [f"{counts[part]} crystals {part.replace('_', ' ')}" for part in PARTS if counts[part]]
+    if drawn:
+        sides[0] += f", {drawn} of them drawn at random"
+    text = ", ".join(sides)
     mates = sum(row.part == "held_out" and row.prototype_in_training for row in rows)
     return f"{text}; of {mates} of the held-out ones another crystal of the prototype trains"
 
@@ -235,7 +243,8 @@ def _choose_patterns(
 
 
 def _prototype(crystal: Mapping[str, Any]) -> tuple[int, str]:
-    return int(crystal["space_group"]), str(crystal.get("prototype") or "")
+    known = crystal.get("prototype") not in (None, "", "-")
+    return int(crystal["space_group"]), str(crystal["prototype" if known else "material"])
 
 
 def assert_disjoint(rows: Sequence[SplitRow]) -> None:
@@ -291,10 +300,13 @@ def _text(value: Any) -> Any:
 
 
 def read_split(path: Path | str) -> list[SplitRow]:
-    """Read a split table and check that its parts are disjoint; raises ValueError naming the file otherwise."""
+    """Read a split table and check that its parts are disjoint; raises ValueError naming the file otherwise.
+
+    A table without the column `drawn`, from before there were drawn crystals, holds none.
+    """
     with Path(path).open(newline="", encoding="utf-8") as handle:
         reader = csv.DictReader(handle)
-        if tuple(reader.fieldnames or ()) != SPLIT_COLUMNS:
+        if tuple(reader.fieldnames or ()) not in (SPLIT_COLUMNS, SPLIT_COLUMNS[:-1]):
             raise ValueError(f"{path}: columns {reader.fieldnames}, expected {list(SPLIT_COLUMNS)}")
         rows = [
             SplitRow(
@@ -308,6 +320,7 @@ def read_split(path: Path | str) -> list[SplitRow]:
                 by=row["by"],
                 held_out_patterns=tuple(map(int, row["held_out_patterns"].split())),
                 validation_patterns=tuple(map(int, row["validation_patterns"].split())),
+                drawn=row.get("drawn") == "1",
             )
             for row in reader
         ]
@@ -369,11 +382,15 @@ class Patterns:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def load_patterns(path: Path | str) -> Patterns:
-    """Read a whole pattern file; raises ValueError naming it if it is not one or holds values that are not finite."""
+def load_patterns(path: Path | str, specimens: str = "all") -> Patterns:
+    """Read a pattern file; of a clean crystal `all` specimens (snapshots), or the `block` alone, which is the first.
+
+    Raises ValueError naming the file if it is none or holds values that are not finite.
+    """
+    wanted = slice(1) if specimens == "block" else slice(None)
     with read_patterns(path) as file:
         patterns = Patterns(
-            intensity=np.asarray(file["intensity"][:], dtype=np.float32),
+            intensity=np.asarray(file["intensity"][:, :, :, wanted], dtype=np.float32),
             zone_axes=[tuple(int(v) for v in axis) for axis in np.asarray(file["uvw"][:])],
             voltages=np.asarray(file["voltage"][:], dtype=float),
             camera_lengths=np.asarray(file["camera_length"][:], dtype=float),
@@ -466,7 +483,7 @@ def load_images(
         files: pattern file by material id; files of crystals outside the part are ignored.
         split: rows of the split table; every crystal of the part must have a file.
         part: train, validation or held_out.
-        specimens: `all` snapshots of a file, or `block`: the first.
+        specimens: `all` or `block`, as in `load_patterns`.
 
     Raises ValueError for an empty part, a missing file or files of different image sizes.
     """
@@ -480,8 +497,8 @@ def load_images(
     images: np.ndarray | None = None
     all_labels, index, filled, points = [], [], 0, 0
     for number, row in enumerate(crystals):
-        patterns = load_patterns(files[row.material])
-        intensity = patterns.intensity if specimens == "all" else patterns.intensity[:, :, :, :1]
+        patterns = load_patterns(files[row.material], specimens)
+        intensity = patterns.intensity
         chosen = np.flatnonzero(pattern_mask(row, part, intensity.shape[:3]))
         flat = intensity.reshape(-1, *intensity.shape[3:])[chosen]
         grey = display(flat, patterns.x, patterns.y, beam_stop, decades).reshape(-1, *flat.shape[-2:])

@@ -148,9 +148,7 @@ def answer(*command: str, seconds: float = PATIENCE, **variables: str) -> str:
     except OSError as error:
         raise Unanswered(f"{command[0]} cannot be started ({error.strerror})") from None
     if done.returncode != 0:
-        lines = [line.strip("! ") for line in (done.stderr or done.stdout).splitlines()]
-        said = [line for line in lines if line]
-        raise Unanswered(f"{command[0]} failed: {said[-1] if said else f'status {done.returncode}'}")
+        raise Unanswered(f"{command[0]} failed: {preflight.complaint(done)}")
     return done.stdout
 
 
@@ -165,6 +163,7 @@ def prepare(folder: Path, config: Path, profile: Path | None) -> tuple[Study, li
     from defraction import config as schema
     from defraction import expansion, hosts, materials, models
     from defraction.defects import potentials
+    from defraction.first_principles import library
 
     study, findings = Study(folder), []
     name = Path(profile or "default")
@@ -192,8 +191,8 @@ def prepare(folder: Path, config: Path, profile: Path | None) -> tuple[Study, li
     snapshots = (SNAPSHOTS if c.family == "thermal" else c.settings.get("samples", 1) for c in conditions.values())
     study.specimens = study.materials * (1 + settings.materials.specimens) + sum(snapshots)
     computed = [c for c in conditions.values() if c.relaxed or c.family == "thermal" or "supercell" in c.settings]
-    solutes = {(c.settings.get("defect") or {}).get("solute") for c in computed}
-    study.elements = tuple(sorted({c.host for c in computed} | (solutes - {None})))
+    foreign = (element for c in computed for element in library.solutes(c.settings.get("defect")))
+    study.elements = tuple(sorted({*(c.host for c in computed), *foreign}))
     found = f"{study.conditions} conditions, {study.materials} crystals, {study.models} model(s)"
     findings.append(Finding("study", "configuration", "ok", found))
     return study, findings

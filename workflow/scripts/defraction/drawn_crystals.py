@@ -12,7 +12,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from defraction.materials import WYCKOFF, Material, Site, crystal, free_names, multiplicity, place, text_of, true_cell
+from defraction.materials import (
+    WYCKOFF,
+    Material,
+    Site,
+    crystal,
+    describe_free,
+    formula_of,
+    free_names,
+    multiplicity,
+    place,
+    text_of,
+    true_cell,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +41,7 @@ TRIES = 400  # with one number of sites, before another is drawn: crystals of ma
 
 
 def draw(material: Material, seed: int) -> Material:
-    """`material` with sites and lattice parameter drawn from `seed`, its space group kept.
+    """`material` with sites and lattice parameter [Å] drawn from `seed`, its space group kept: a row as in the table.
 
     Sites of few atoms are likelier: by the square root of their multiplicity. A draw is thrown away if its cell has
     more than ATOMS atoms, an edge outside EDGE or atoms too close, or if spglib finds more symmetry or a smaller cell.
@@ -41,7 +53,7 @@ def draw(material: Material, seed: int) -> Material:
             drawn = _candidate(material, count, rng)
             if drawn is not None and _sound(drawn):
                 log.info("%s: %s, a = %.4f Å", material.material, drawn.sites, drawn.lattice_parameter)
-                return drawn
+                return replace(drawn, formula=formula_of(crystal(drawn)))
 
 
 def _candidate(material: Material, count: int, rng: np.random.Generator) -> Material | None:
@@ -62,7 +74,7 @@ def _candidate(material: Material, count: int, rng: np.random.Generator) -> Mate
         element = sites[rng.integers(len(sites))].element if again else int(rng.choice(ELEMENTS))
         free = {key: round(float(value), 5) for key, value in zip("xyz", rng.random(3), strict=True)}
         sites.append(place(element, name, positions[name], free))
-    return replace(material, sites=text_of(sites), lattice_parameter=edge)
+    return replace(material, sites=text_of(sites), free_parameters=describe_free(sites), lattice_parameter=edge)
 
 
 def _sound(material: Material) -> bool:

@@ -50,7 +50,7 @@ def read_hosts(path: Path | str) -> dict[str, Host]:
     """Read the table of hosts.
 
     Columns that `Host` does not have, such as the source of the magnetic moment, are for the reader only. Raises
-    ValueError naming the line and column for a value that is missing or impossible.
+    ValueError naming the line and column for a value that is missing or impossible, or a name that occurs twice.
     """
     hosts = {}
     with open(path, newline="", encoding="utf-8") as file:
@@ -80,6 +80,10 @@ def read_hosts(path: Path | str) -> dict[str, Host]:
             stable = host.c44 > 0 and host.c11 > abs(host.c12) and host.c11 + 2 * host.c12 > 0
             if not (stable and host.lattice_parameter > 0):
                 raise ValueError(f"{path}, line {number}: {host.name} is not a mechanically stable cubic crystal")
+            if host.name in hosts:
+                raise ValueError(
+                    f"{path}, line {number}, column name: {host.name!r} occurs twice; leave one row for each element"
+                )
             hosts[host.name] = host
     return hosts
 

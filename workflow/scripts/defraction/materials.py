@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
@@ -52,6 +53,9 @@ WYCKOFF = {
         "24g": "x,0,1/2", "24h": "0,y,y", "48i": "1/4,y,-y+1/2", "48j": "0,y,z", "48k": "x,x,z", "96l": "x,y,z",
     },
 }  # fmt: skip
+
+# Wyckoff letters that change places, two by two, where the origin moves by (1/2, 1/2, 1/2) to a point like it.
+OTHER_ORIGIN = {213: "ab", 221: "abcdefijkl", 225: "abhi", 227: "abcd", 229: ""}
 
 COLUMNS = (
     "material", "formula", "space_group", "setting", "prototype", "prototype_name", "lattice_parameter_angstrom",
@@ -119,12 +123,12 @@ class Site:
 
 
 def catalogue(settings: Mapping[str, Any], fetched: Path | str = CACHE) -> dict[str, Material]:
-    """The crystals that a configuration asks for, by id: the table first, then the folder, then the Materials Project.
+    """The crystals that a configuration asks for, by id: the table, the folder, the Materials Project, drawn ones.
 
     Args:
         settings: `table`, `folder` (paths or None), `materials_project` (ids), `space_groups` (numbers to keep),
             `exclude` (ids to leave out), `max_per_group` (at most so many of each group, the first ones; None: all),
-            `drawn` (so many more of each group, of chance).
+            `drawn` (so many more of each group, drawn at random; `max_per_group` does not count them).
         fetched: folder with the CIF files of Materials Project entries; entries that are not there are fetched into it.
 
     Raises ValueError for anything that cannot be read, an id that two sources share, an id to exclude that is not
@@ -147,19 +151,23 @@ def catalogue(settings: Mapping[str, Any], fetched: Path | str = CACHE) -> dict[
                     f"material {name} comes from {found[name].source} and from {material.source}; rename one of them"
                 )
             found[name] = material
-    for name in settings.get("exclude") or []:
-        if name not in found:
-            hint = difflib.get_close_matches(name, found, 1)
-            raise ValueError(
-                f"materials.exclude: there is no material {name!r}" + (f"; do you mean {hint[0]}?" if hint else "")
-            )
     groups = settings.get("space_groups") or list(SPACE_GROUPS)
-    limit = settings.get("max_per_group")
+    limit, excluded, number = settings.get("max_per_group"), settings.get("exclude") or [], settings.get("drawn") or 0
+    drawn = [to_draw(group, i) for group in groups for i in range(number)]
+    known = {*found, *(material.material for material in drawn)}
+    for name in excluded:
+        if name not in known:
+            hint = difflib.get_close_matches(name, sorted(known), 1)
+            raise ValueError(
+                f"materials.exclude: there is no material {name!r}"
+                + (f" with materials.drawn: {number}" if name.startswith("drawn-") else "")
+                + (f"; do you mean {hint[0]}?" if hint else "")
+            )
     kept: dict[str, Material] = {}
     count = dict.fromkeys(groups, 0)
     for name, material in found.items():
         group = material.space_group
-        if name in (settings.get("exclude") or []) or group not in count or (limit and count[group] >= limit):
+        if name in excluded or group not in count or (limit and count[group] >= limit):
             continue
         count[group] += 1
         kept[name] = material
@@ -168,19 +176,17 @@ def catalogue(settings: Mapping[str, Any], fetched: Path | str = CACHE) -> dict[
             "materials: no crystal is left; name a table, a folder or Materials Project ids, and look at space_groups "
             "and exclude"
         )
-    for group in groups:
-        for number in range(settings.get("drawn") or 0):
-            material = to_draw(group, number)
-            if material.material in kept:
-                raise ValueError(
-                    f"material {material.material}: the names drawn-GROUP-NUMBER are those of drawn crystals"
-                )
-            kept[material.material] = material
+    for material in drawn:
+        name = material.material
+        if name in found:
+            raise ValueError(f"material {name}: the names drawn-GROUP-NUMBER are those of drawn crystals; rename it")
+        if name not in excluded:
+            kept[name] = material
     return kept
 
 
 def to_draw(group: int, number: int) -> Material:
-    """A crystal of which its name and space group are known, and nothing else yet."""
+    """A crystal of which its name and space group are known, and nothing else yet; its prototype is its own."""
     name = f"drawn-{group}-{number:03d}"
     return Material(
         material=name,
@@ -226,7 +232,8 @@ def list_folder(path: Path | str) -> dict[str, Material]:
     """The crystals of a folder of CIF files, one per file, named after the file and sorted by name.
 
     The space group is found from the atoms (spglib) and must be the one that the file declares, if it declares one.
-    Primitive cells and supercells stand for the conventional cubic cell (see `crystal`).
+    Primitive cells and supercells stand for the conventional cubic cell (see `crystal`). The prototype is written as in
+    the table, from the Wyckoff letters that spglib gives.
 
     Raises ValueError naming the file for one that does not parse, holds several structures, is partly occupied,
     contradicts its declared space group, or belongs to none of the five groups; or if there are no CIF files.
@@ -278,7 +285,7 @@ def fetch_materials_project(ids: Sequence[str], out_dir: Path | str, client: Any
         raise ValueError(f"the Materials Project has no entry {', '.join(missing)}; look the ids up there")
     crystals = {}
     for name in ids:
-        atoms, group = _standard_cell(_atoms_of_answer(entries[name].structure), f"Materials Project entry {name}")
+        atoms, group, _ = _standard_cell(_atoms_of_answer(entries[name].structure), f"Materials Project entry {name}")
         _check_group(group, f"Materials Project entry {name} ({entries[name].formula_pretty})")
         crystals[name] = atoms
 
@@ -309,7 +316,7 @@ def crystal(material: Material) -> "Atoms":
         file = Path(material.source)
         if _digest(file) != material.digest:
             raise ValueError(f"{file}: the file changed since the crystals were listed; start the run again")
-        atoms, _ = _standard_cell(_read_one(file), str(file))
+        atoms, _, _ = _standard_cell(_read_one(file), str(file))
     atoms.info = {"reference_cell": atoms.cell.tolist(), "repeat": [1, 1, 1]}
     return atoms
 
@@ -379,7 +386,7 @@ def text_of(sites: Iterable[Site]) -> str:
 def true_cell(atoms: "Atoms") -> tuple[int, float]:
     """Space group that spglib finds, 0 for none, and the edge of its standard conventional cell [Å]."""
     try:
-        standard, group = _standard_cell(atoms, "")
+        standard, group, _ = _standard_cell(atoms, "")
     except ValueError:
         return 0, 0.0
     return group, float(standard.cell[0, 0])
@@ -393,6 +400,11 @@ def describe_free(sites: Iterable[Site]) -> str:
         if site.free
     ]
     return ";".join(parts) or "-"
+
+
+def formula_of(atoms: "Atoms") -> str:
+    """The formula without brackets and common factors, such as `MgAl2O4`; metals come first."""
+    return str(atoms.symbols.formula.reduce()[0].format("metal"))
 
 
 def composition(formula: str) -> dict[str, int]:
@@ -561,21 +573,20 @@ def _from_file(file: Path) -> Material:
     name = file.stem
     if not _ID.fullmatch(name):
         raise ValueError(f"{file}: the file name becomes the material's id; use letters, digits, dots and hyphens only")
-    atoms, group = _standard_cell(_read_one(file), str(file))
+    atoms, group, letters = _standard_cell(_read_one(file), str(file))
     _check_group(group, str(file))
-    declared = _declared_group(file)
-    if declared not in (None, 1, group):
-        raise ValueError(
-            f"{file}: declares space group {declared}, but its atoms have space group {group}; correct the file, or "
-            "take the declaration out if the atoms are right"
-        )
-    formula = atoms.symbols.formula.reduce()[0].format("metal")
+    for declared in _declared_groups(file):
+        if declared not in (1, group):
+            raise ValueError(
+                f"{file}: declares space group {declared}, but its atoms have space group {group}; correct the file, "
+                "or take the declaration out if the atoms are right"
+            )
     return Material(
         material=name,
-        formula=str(formula),
+        formula=formula_of(atoms),
         space_group=group,
         setting=SETTINGS[group],
-        prototype="-",
+        prototype=_prototype(letters, group),
         prototype_name="-",
         lattice_parameter=float(atoms.cell[0, 0]),
         sites="",
@@ -595,26 +606,82 @@ def _read_one(file: Path) -> "Atoms":
     return images[0]
 
 
-def _declared_group(file: Path) -> int | None:
-    """Space group number that the CIF file names, by number, Hermann-Mauguin or Hall symbol; None without one."""
+def _declared_groups(file: Path) -> list[int]:
+    """Space group numbers that the CIF file names, by number, Hermann-Mauguin and Hall symbol; none for other words."""
     import gemmi
 
-    for block in gemmi.cif.read(str(file)):
-        if not block.find_values("_atom_site_fract_x"):
-            continue
-        for tag in ("_space_group_IT_number", "_symmetry_Int_Tables_number"):
-            if (text := block.find_value(tag)) and gemmi.cif.as_string(text).strip().isdigit():
-                return int(gemmi.cif.as_string(text))
-        for tag in ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"):
-            if (text := block.find_value(tag)) and (
-                group := gemmi.find_spacegroup_by_name(gemmi.cif.as_string(text).strip())
-            ):
-                return group.number
-    return None
+    readers = (
+        (("_space_group_IT_number", "_symmetry_Int_Tables_number"), lambda text: int(text) if text.isdigit() else None),
+        (("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"), _group_of_name),
+        (("_space_group_name_Hall", "_symmetry_space_group_name_Hall"), _group_of_hall),
+    )
+    blocks = [block for block in gemmi.cif.read(str(file)) if block.find_values("_atom_site_fract_x")]
+    found = [
+        read(gemmi.cif.as_string(text).strip())
+        for tags, read in readers
+        for tag in tags
+        for block in blocks
+        if (text := block.find_value(tag)) is not None
+    ]
+    return [number for number in found if number is not None]
 
 
-def _standard_cell(atoms: "Atoms", where: str) -> tuple["Atoms", int]:
-    """The conventional cell in the standard setting, and the space group number; other groups give back `atoms`."""
+def _group_of_name(symbol: str) -> int | None:
+    import gemmi
+
+    group = gemmi.find_spacegroup_by_name(symbol)
+    return group.number if group else None
+
+
+def _group_of_hall(symbol: str) -> int | None:
+    """Space group number of a Hall symbol with whatever axes and origin."""
+    import gemmi
+    import spglib
+
+    try:
+        operations = list(gemmi.symops_from_hall(symbol))
+    except (RuntimeError, ValueError):
+        return None
+    rotations = [[[value // op.DEN for value in row] for row in op.rot] for op in operations]
+    shifts = [[value / op.DEN for value in op.tran] for op in operations]
+    try:
+        found = spglib.get_spacegroup_type_from_symmetry(rotations, shifts)
+    except spglib.SpglibError as error:
+        logger.debug("spglib: %s", error)
+        return None
+    return int(found.number) if found else None
+
+
+def _prototype(letters: Mapping[tuple[str, str], int], group: int) -> str:
+    """Stoichiometry, Pearson symbol, group and Wyckoff letters by element, as in the column prototype of the table.
+
+    `letters`: atoms of the conventional cell by element and Wyckoff letter. Elements stand by growing count; of the two
+    origins of a group, and of elements of equal count, that which comes first in the alphabet.
+    """
+    counts: dict[str, int] = {}
+    for (element, _), number in letters.items():
+        counts[element] = counts.get(element, 0) + number
+    reduced = _reduced(counts)
+    pairs = OTHER_ORIGIN[group]
+    shifted = str.maketrans(pairs, "".join(pairs[i ^ 1] for i in range(len(pairs))))
+    atoms_of = {position[-1]: multiplicity(position) for position in WYCKOFF[group]}
+    ways = []
+    for names in ({}, shifted):
+        words = dict.fromkeys(counts, "")
+        for (element, letter), number in sorted(letters.items(), key=lambda site: site[0][1].translate(names)):
+            words[element] += _several(number // atoms_of[letter]) + letter.translate(names)
+        ways.append("_".join(word for _, word in sorted((reduced[element], word) for element, word in words.items())))
+    kinds = "".join(chr(ord("A") + i) + _several(number) for i, number in enumerate(sorted(reduced.values())))
+    return f"{kinds}_c{SPACE_GROUPS[group][0]}{sum(counts.values())}_{group}_{min(ways)}"
+
+
+def _several(number: int) -> str:
+    return str(number) if number > 1 else ""
+
+
+def _standard_cell(atoms: "Atoms", where: str) -> tuple["Atoms", int, dict[tuple[str, str], int]]:
+    """The conventional cell in the standard setting, the space group number, and the number of atoms in that cell by
+    element and Wyckoff letter; other groups give back `atoms` and no letters."""
     import spglib
     from ase import Atoms
 
@@ -624,11 +691,12 @@ def _standard_cell(atoms: "Atoms", where: str) -> tuple["Atoms", int]:
         raise ValueError(f"{where}: no space group is found; check that no two atoms are at the same place")
     group = int(dataset.number)
     if group not in SPACE_GROUPS:
-        return atoms, group
+        return atoms, group, {}
     dataset = _dataset(spglib, cell, HALL_NUMBERS[group])
     edge = float(dataset.std_lattice[0, 0])
     standard = Atoms(dataset.std_types, scaled_positions=dataset.std_positions % 1.0, cell=[edge] * 3, pbc=True)
-    return standard, group
+    here = Counter(zip(atoms.symbols, dataset.wyckoffs, strict=True))
+    return standard, group, {site: number * len(standard) // len(atoms) for site, number in here.items()}
 
 
 def _dataset(spglib: Any, cell: tuple, hall_number: int) -> Any:

@@ -1,5 +1,6 @@
 """The commands `defraction export-model` and `defraction export-onnx`: a trained network for others."""
 
+import csv
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,7 @@ def export_model(
         typer.Option(
             metavar="DIR",
             help="clean pattern files, to compare half with single precision "
-            "[default: patterns/clean beside the models, else made-up spots]",
+            "[default: those of the model's study, else made-up spots]",
             show_default=False,
         ),
     ] = None,
@@ -43,8 +44,7 @@ def export_model(
 
     logging.basicConfig(format="defraction: %(message)s", level=logging.WARNING)
     reductions = list(schema.load(config).reductions) if config else []
-    beside = model.parent.parent / "patterns/clean"
-    folder = patterns or (beside if beside.is_dir() else None)
+    folder = patterns or _clean_patterns(model)
 
     from defraction.learning.shipping import ship
 
@@ -56,6 +56,18 @@ def export_model(
         f"{half['largest_difference']:.1e} and {half['labels_changed']:.2%} of the labels ({half['patterns']} "
         f"{half['images']})"
     )
+
+
+def _clean_patterns(model: Path) -> Path | None:
+    """The folder of the clean patterns that a model of a study was trained on; None if it lies in no study."""
+    results = model.resolve().parent.parent
+    pattern_set = "main"
+    if (results / "models.csv").is_file():
+        with (results / "models.csv").open(newline="", encoding="utf-8") as handle:
+            sets = {row["model"]: row["pattern_set"] for row in csv.DictReader(handle)}
+        pattern_set = sets.get(model.resolve().name, pattern_set)
+    folder = results / ("patterns" if pattern_set == "main" else f"pattern_sets/{pattern_set}") / "clean"
+    return folder if folder.is_dir() else None
 
 
 def export_onnx(

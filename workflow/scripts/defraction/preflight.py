@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def clear(folder: Path, snakemake_arguments: list[str]) -> list[str]:
 
     Raises:
         Survivor: a process still works here.
+        RuntimeError: Snakemake does not remove the lock; says why.
     """
     alive = running(folder)
     if alive:
@@ -136,7 +138,22 @@ def clear(folder: Path, snakemake_arguments: list[str]) -> list[str]:
     if partial:
         cleared.append(f"removed {len(partial)} partly written file(s)")
     if any((folder / ".snakemake/locks").glob("*")):
-        command = [sys.executable, "-m", "snakemake", "--unlock", "--quiet", "all", *snakemake_arguments]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        command = [sys.executable, "-m", "snakemake", "--unlock", *snakemake_arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(
+                f"{folder.resolve()}: Snakemake does not remove the lock of a killed run: {complaint(done)}; mend that "
+                f"and start again (all that it says: {shlex.join(command)})"
+            )
         cleared.append("removed the lock of a run that was killed")
     return cleared
+
+
+def complaint(done: subprocess.CompletedProcess) -> str:
+    """Why a command failed: the last line that it wrote, on standard error if it wrote any there, else its status.
+
+    Snakemake writes the place in the Snakefile (File ..., line ...) below its message; such lines are passed over.
+    """
+    lines = [line.strip("! ") for line in (done.stderr or done.stdout or "").splitlines()]
+    said = [line for line in lines if line and not line.startswith('File "')]
+    return said[-1] if said else f"status {done.returncode}"

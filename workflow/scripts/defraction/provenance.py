@@ -41,6 +41,8 @@ DISTRIBUTIONS = {
 }
 """Packages that shape results: module name and name in records, that of the distribution on PyPI; of CuPy there is one
 distribution for each CUDA (cupy-cuda13x), so it goes by its module's name."""
+used_gpus: set[str] = set()
+"""Names of the GPUs that this process or its children have computed on, of which PyTorch and GPAW here do not tell."""
 CONFIGURATIONS = Path("results/configurations")
 """Where the configurations that results were made with are kept, each once under its digest."""
 ABSOLUTE = re.compile(r"(?<![\w./])(?!//)(?:/[^\s/:,;'\"()]+){2,}/?")
@@ -116,14 +118,17 @@ def _version(module: str, distribution: str) -> str:
 
 
 def gpus() -> list[str]:
-    """Names of the GPUs that this process has used; empty if it has used none."""
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
-        torch = sys.modules["torch"]
+    """Names of the GPUs that this job has used; empty if it has used none.
+
+    PyTorch, GPAW and `used_gpus` tell. That CuPy was imported does not: abTEM does so on any machine.
+    """
+    torch, gpaw = (sys.modules.get(name) for name in ("torch", "gpaw.gpu"))
+    if torch is not None and torch.cuda.is_initialized():
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if "cupy" in sys.modules:
-        runtime = sys.modules["cupy"].cuda.runtime
-        return [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
-    return []
+    if gpaw is not None and gpaw.device_id is not None and not gpaw.cupy_is_fake:
+        runtime = gpaw.cupy.cuda.runtime
+        return [runtime.getDeviceProperties(runtime.getDevice())["name"].decode()]
+    return sorted(used_gpus)
 
 
 def write_record(path: Path, facts: dict, code_files: dict[str, str] | None = None, with_host: bool = True) -> None:
@@ -136,15 +141,15 @@ def write_record(path: Path, facts: dict, code_files: dict[str, str] | None = No
         with_host: whether the host's name, the job's number in a queue and folders outside the study are recorded.
     """
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cuda = "cupy" in sys.modules or ("torch" in sys.modules and sys.modules["torch"].cuda.is_initialized())
+    cards = gpus()
     record = {
         "schema": SCHEMA,
         **facts,
         "code": {"digest": facts["params"].get("code"), "files": code_files or {}, **code()},
         "environment": {"python": platform.python_version(), "packages": packages()},
         "host": {"machine": platform.machine(), "system": platform.platform()},
-        "device": "gpu" if cuda else "cpu",
-        "gpus": gpus(),
+        "device": "gpu" if cards else "cpu",
+        "gpus": cards,
         "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 3),
         "max_rss_mib": round(max(u.ru_maxrss for u in usage) / 1024, 1),
     }

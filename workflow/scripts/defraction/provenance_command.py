@@ -32,6 +32,7 @@ def trace(
     full: Annotated[bool, typer.Option("--full", help="print settings uncut")] = False,
 ) -> None:
     """Print what made a result, and what made that, back to the sources."""
+    from defraction import preflight
     from defraction.lineage import trace as lineage
     from defraction.lineage.study import Study
 
@@ -49,7 +50,13 @@ def trace(
         program = shutil.which("dot")
         if program is None:
             raise ValueError(f"{output}: drawing needs the program dot of Graphviz; install it, or write a .dot file")
-        subprocess.run([program, f"-T{suffix[1:]}", "-o", str(output)], input=text, text=True, check=True)
+        command = [program, f"-T{suffix[1:]}", "-o", str(output)]
+        done = subprocess.run(command, input=text, text=True, capture_output=True)
+        if done.returncode:
+            raise RuntimeError(
+                f"{output}: dot of Graphviz failed: {preflight.complaint(done)}; mend that, or write a .dot file"
+            )
+        typer.echo(done.stderr, err=True, nl=False)
     else:
         output.write_text(text)
 
@@ -130,7 +137,7 @@ def export_crate(
 
 @export.command("prov")
 def export_prov(
-    target: Annotated[Path, typer.Argument(help="PROV-JSON (.json), PROV-N (.provn), Turtle (.ttl) or XML (.xml)")],
+    target: Annotated[Path, typer.Argument(help="PROV-JSON (.json), PROV-N (.provn) or Turtle (.ttl)")],
     hosts: Hosts = True,
 ) -> None:
     """Write the provenance of a study as W3C PROV."""

@@ -87,8 +87,8 @@ def is_article(name: str, condition: str) -> bool:
 
 def stand_in(condition: str, relation: str, known: Sequence[str]) -> str | None:
     """The condition of a run that is nearest to one of the article: itself, with a preset of its own or without, else
-    the same defect in another supercell (the largest), another number of dislocations, or for bounds on strains the
-    next strain for which the bound speaks."""
+    the same defect in another supercell (the largest), the nearest number of dislocations (of two as near, the larger),
+    or for bounds on strains the next strain for which the bound speaks."""
     if condition in known:
         return condition
     if match := re.fullmatch(r"(.+-)\d+x\d+x\d+", condition):
@@ -99,9 +99,10 @@ def stand_in(condition: str, relation: str, known: Sequence[str]) -> str | None:
             if (m := pattern.fullmatch(name))
         ]
         return max(cells)[-1] if cells else None
-    if match := re.fullmatch(r"(.+-dislocation-[a-z]+-)\d+", condition):
-        rows = [name for name in known if re.fullmatch(re.escape(match[1]) + r"\d+", name)]
-        return max(rows, default=None)
+    if match := re.fullmatch(r"(.+-dislocation-[a-z]+-)(\d+)", condition):
+        pattern = re.compile(re.escape(match[1]) + r"(\d+)")
+        rows = [(abs(int(m[1]) - int(match[2])), -int(m[1]), name) for name in known if (m := pattern.fullmatch(name))]
+        return min(rows)[-1] if rows else None
     if (match := re.fullmatch(r"(.+-strain-[a-z]+\+)([\d.]+)(pct|rad)", condition)) and relation != "=":
         pattern = re.compile(re.escape(match[1]) + r"([\d.]+)" + match[3])
         strains = sorted((float(m[1]), name) for name in known if (m := pattern.fullmatch(name)))

@@ -41,7 +41,8 @@ class Sources:
     Attributes:
         accuracy, comparison, spread, calibration, mistakes, ensembles, classes, models, labels: result tables.
         split: split table of the headline model. displacements: table, or none.
-        relaxations, dynamics: summaries of first-principles jobs (JSON), named after their condition.
+        relaxations, dynamics: summaries of first-principles jobs (JSON) by condition; one from the library may bear
+            another name.
         figures, captions: PNG and reStructuredText files, in the order of the page.
     """
 
@@ -56,8 +57,8 @@ class Sources:
     labels: Path
     split: Path
     displacements: Sequence[Path]
-    relaxations: Sequence[Path]
-    dynamics: Sequence[Path]
+    relaxations: Mapping[str, Path]
+    dynamics: Mapping[str, Path]
     figures: Sequence[Path]
     captions: Sequence[Path]
 
@@ -88,13 +89,15 @@ def write_report(
     accuracy = _read(sources.accuracy)
     rows = [row for row in accuracy if row["model"] == model]
     table = read_labels(sources.labels)
-    parts = [row["part"] for row in _read(sources.split)]
+    split = _read(sources.split)
+    parts = [row["part"] for row in split]
     clean = next(row for row in rows if row["condition"] == CLEAN)
     comparison = _read(sources.comparison)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(Path(template).read_text(encoding="utf-8")).render(
         headline=headline,
         n_train=parts.count("train") + parts.count("image"),
+        n_drawn=sum(row.get("drawn") == "1" for row in split),
         n_held_out=int(clean["n_crystals"]),
         n_conditions=sum(c.kind != "control" for c in conditions.values()),
         space_groups=space_groups_of(table),
@@ -121,8 +124,8 @@ def write_report(
             for figure, caption in zip(sources.figures, sources.captions, strict=True)
         ],
         displacements=[_displacement(row) for path in sources.displacements for row in _read(path)],
-        relaxations=[_relaxation(path) for path in sources.relaxations],
-        dynamics=[_dynamics(path) for path in sources.dynamics],
+        relaxations=[_relaxation(*source) for source in sources.relaxations.items()],
+        dynamics=[_dynamics(*source) for source in sources.dynamics.items()],
         diffraction=diffraction,
         learning=learning,
         origin=_origin(origin),
@@ -361,10 +364,10 @@ def _displacement(row: Row) -> dict[str, str]:
     }
 
 
-def _relaxation(path: Path) -> dict[str, str]:
+def _relaxation(condition: str, path: Path) -> dict[str, str]:
     facts = json.loads(Path(path).read_text())
     return {
-        "condition": Path(path).stem,
+        "condition": condition,
         "steps": facts["steps"],
         "force": f"{facts['largest_force']:.3f}",
         "converged": "yes" if facts["converged"] else "no",
@@ -373,10 +376,10 @@ def _relaxation(path: Path) -> dict[str, str]:
     }
 
 
-def _dynamics(path: Path) -> dict[str, str]:
+def _dynamics(condition: str, path: Path) -> dict[str, str]:
     facts = json.loads(Path(path).read_text())
     return {
-        "condition": Path(path).stem,
+        "condition": condition,
         "time": f"{facts['times'][-1]:g}",
         "snapshots": len(facts["snapshots"]),
         "displacement": f"{facts['mean']['length_largest']:.3f}",

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import numpy as np
 
+from defraction import provenance
+
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -64,6 +66,7 @@ class Backend:
         if self.device == "cpu":
             yield
             return
+        provenance.used_gpus.add(self.name)
         out_of_memory = self.xp.cuda.memory.OutOfMemoryError
         pool = _pool(self.xp, self.xp.cuda.Device().id)
         pool.set_limit(size=int(memory * 2**30))

@@ -66,12 +66,17 @@ class Method:
         """Whether the images are fractions of the incident beam already, not |A|^2."""
         return self.name == "multislice"
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether it computes on a GPU if there is one; the other methods stay on the CPU."""
+        return self.name in ("laue", "nufft")
+
     def intensities(self, parts: Sequence["Part"], sigma: float, factors: Factors, backend: Backend, memory: float):
         """Return the images of ``parts``, float32 (part, y, x), within ``memory`` [GiB] where the method can choose."""
         views, beams = [part.view for part in parts], [part.beam for part in parts]
         if self.dynamical:
             return self.module.fractions(views, beams, [part.voltage for part in parts], sigma, factors)
-        if backend.device == "gpu" and self.name in ("laue", "nufft"):
+        if backend.device == "gpu" and self.has_kernels:
             from defraction.diffraction import gpu
 
             on_gpu = gpu.laue_intensities if self.name == "laue" else gpu.nufft_intensities
@@ -286,7 +291,7 @@ def _refuse_debye_waller(structures: Sequence[Atoms], names: Sequence[str], snap
 
 
 DYNAMICS_RULES = ("structure_thermal", "aimd")  # of the workflow, as they stand in the origin of a structure file
-STATIC_RULES = {"structure_block"}  # whose several structures are independent specimens, not moments of one
+STATIC_RULES = {"clean_structure", "structure_block"}  # several structures: independent specimens, not moments of one
 
 
 def simulate(
@@ -447,11 +452,13 @@ def _write(patterns: PatternSet, output: Path, device: str, memory: float, origi
 
 
 def _prepared(patterns: PatternSet, device: str, memory: float) -> Backend:
-    """Check what patterns do not depend on, and return the backend."""
+    """Check what patterns do not depend on, and return the backend that the method computes on."""
     if not memory > 0.0:
         raise ValueError(f"memory: {memory!r} GiB is not positive")
     backend = select_backend(device)
     method, sigma = patterns.method(), float(patterns.settings["response_sigma"])
+    if not method.has_kernels:
+        backend = select_backend("cpu")
     logger.info("%s: method %s on %s", patterns.source, method.name, backend.name)
     if method is DIRECT:
         import numba

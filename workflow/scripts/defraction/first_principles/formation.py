@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from ase.formula import Formula
+
 
 def vacancy(defect: dict, perfect: dict) -> float:
     """E(n - v) - (n - v)/n E(n) [eV], per vacancy, of a cell of n sites with v vacancies at constant volume.
@@ -14,7 +16,8 @@ def vacancy(defect: dict, perfect: dict) -> float:
     Raises:
         ValueError: the two cells or the settings do not belong together, or an energy is not comparable.
     """
-    vacancies = perfect["atoms"] - defect["atoms"]
+    left, sites = _atoms(defect), _atoms(perfect)
+    vacancies = sites - left
     if vacancies < 1:
         raise ValueError(f"{defect['formula']} has no vacancy beside {perfect['formula']}")
     for key, value in perfect["settings"]["electronic"].items():
@@ -26,8 +29,12 @@ def vacancy(defect: dict, perfect: dict) -> float:
     for summary in (defect, perfect):
         if not summary["energies_comparable"]:
             raise ValueError(f"{summary['formula']}: energies of rung {summary['rung']} are not comparable")
-    per_atom = perfect["energy"] / perfect["atoms"]
-    return (defect["energy"] - defect["atoms"] * per_atom) / vacancies
+    return (defect["energy"] - left * perfect["energy"] / sites) / vacancies
+
+
+def _atoms(summary: dict) -> int:
+    """Number of atoms; summaries of older versions have it in the formula alone."""
+    return summary["atoms"] if "atoms" in summary else len(Formula(summary["formula"]))
 
 
 def vacancy_file(defect_json: Path, perfect_json: Path, out_json: Path) -> None:

@@ -80,7 +80,7 @@ class Library:
             same = entry.params.get("supercell") == list(supercell) and entry.params.get("defect") == _plain(defect)
             if not same or "temperature" in entry.params or not self._on_lattice(entry, host, lattice):
                 continue
-            wanted = settings_for(host, task="relax", elements=_solutes(defect), supercell=supercell, **relax)
+            wanted = settings_for(host, task="relax", elements=solutes(defect), supercell=supercell, **relax)
             if entry.settings == _plain(wanted):
                 return entry
         return None
@@ -113,7 +113,7 @@ def _entries(folder: Path) -> list[Entry]:
     ]
 
 
-def _solutes(defect: Mapping | None) -> list[str]:
+def solutes(defect: Mapping | None) -> list[str]:
     """Foreign elements of a condition's defect, which may be a list of several."""
     entries = (defect.get("defects") or [defect]) if defect else []
     return sorted({entry["solute"] for entry in entries if entry.get("solute")})

@@ -26,6 +26,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, SCFError, all_changes
 
+from defraction import provenance
 from defraction.first_principles import worker
 from defraction.first_principles.calculator import Factory, calculator
 from defraction.processes import end_group, end_with
@@ -182,6 +183,8 @@ class Ranks:
             },
         )
         started = self._answer()
+        if started.get("gpu"):
+            provenance.used_gpus.add(started["gpu"])
         if started["ranks"] != self.count:
             self.kill()
             raise ValueError(

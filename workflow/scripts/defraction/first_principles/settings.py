@@ -33,6 +33,7 @@ from defraction.first_principles.tables import (
     PRIMITIVE_EDGE,
     RELAX,
     RELAX_KPOINTS,
+    SOLUTE_KPOINTS,
     STEPS_PER_PERIOD,
     TASKS,
     WIDTH,
@@ -117,9 +118,8 @@ def settings_for(
         electronic["convergence"] = dict(ELASTIC_CONVERGENCE)
         section = {**ELASTIC[preset], "curvature": _curvature(row)}
     elif task == "relax":
-        points = _edge_points(row, RELAX_KPOINTS[preset])
-        table = RELAX_KPOINTS[preset]
-        electronic["kpoints"] = _mesh(min(table.get(e, points) if e != name else points for e in cutoffs), supercell)
+        solutes = (SOLUTE_KPOINTS[preset][e] for e in cutoffs if e != name and e in SOLUTE_KPOINTS[preset])
+        electronic["kpoints"] = _mesh(min([_edge_points(row, RELAX_KPOINTS[preset]), *solutes]), supercell)
         section = {"curvature": _curvature(row), **RELAX[preset]}
     else:
         one_of("AIMD protocol", protocol, AIMD[preset])

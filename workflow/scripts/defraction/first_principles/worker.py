@@ -99,6 +99,14 @@ def next_question(world) -> str:
     return broadcast(line, comm=world)
 
 
+def gpu_name() -> str:
+    """Of the GPU that this rank computes on."""
+    from gpaw.gpu import cupy
+
+    runtime = cupy.cuda.runtime
+    return runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
+
+
 def serve(gpu: bool) -> None:
     """Answer questions until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
@@ -112,7 +120,7 @@ def serve(gpu: bool) -> None:
             answers.write(MARK + json.dumps(answer) + "\n")
             answers.flush()
 
-    say({"ranks": world.size})
+    say({"ranks": world.size, "gpu": gpu_name() if gpu else ""})
     group = Group(world, gpu)
     while True:
         line = next_question(world)

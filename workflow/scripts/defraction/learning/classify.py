@@ -227,6 +227,20 @@ def classify(
             "pixels": card["image"]["pixels"],
             "training_digest": card["data"]["training_digest"],
             "single_pattern_limit": single_pattern_limit(classifier.table),
+            "open_set": _worth(classifier.openset),
+        },
+    }
+
+
+def _worth(openset: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the warning of single patterns was measured to be worth, by family; None without open-set statistics."""
+    if openset is None:
+        return None
+    return {
+        "rule": openset["score"],
+        "false_alarms": openset["false_alarms_measured"],
+        "families": {
+            name: {"auroc": row["auroc"], "flagged": row["flagged"]} for name, row in openset["families"].items()
         },
     }
 

@@ -9,7 +9,6 @@ same crystals to the training.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +152,8 @@ def _predict(
 
     predictions, truths, counted, first = [], [], [], None
     for name, (path, space_group) in jobs.items():
-        found = load_patterns(path)
-        if rows is not None and card["settings"].get("specimens") == "block":
-            found = replace(found, intensity=found.intensity[:, :, :, :1])
-        _check_image(path, found.x, card["image"])
+        found = load_patterns(path, "all" if rows is None else card["settings"].get("specimens", "all"))
+        check_image(path, found.x, card["image"])
         if first is not None and found.intensity.shape != first.intensity.shape:
             raise ValueError(f"{path}: shape {found.intensity.shape}, others have {first.intensity.shape}")
         first = found if first is None else first
@@ -202,7 +199,7 @@ def _predict(
         file["log_probability"].coordinates = "shift_x shift_y scale space_group"
 
 
-def _check_image(path: Path | str, x: np.ndarray, image: Mapping[str, Any]) -> None:
+def check_image(path: Path | str, x: np.ndarray, image: Mapping[str, Any]) -> None:
     pixel = float(np.diff(x).mean())
     if len(x) != image["pixels"] or not np.isclose(pixel, image["pixel_size_mm"], rtol=1e-3):
         raise ValueError(

@@ -351,7 +351,8 @@ def measure(
             ensembles (`fit_temperature`). statistics: safetensors of `Statistics`.
         settings: keys and defaults as in `DEFAULTS`.
 
-    Training crystals give the statistics, held-out crystals the known patterns. Of both the known and the unknown
+    Training crystals give the statistics, held-out crystals the known patterns, in the specimens that the network was
+    trained on. Of both the known and the unknown
     crystals one half chooses the score (largest mean AUROC over the families that geometry can tell apart) and the
     threshold, the other half is reported. The threshold that is kept comes from all held-out crystals.
 
@@ -490,6 +491,11 @@ class _Reader:
     options: Mapping[str, Any]
     seed: int
 
+    @property
+    def specimens(self) -> str:
+        """Those of each clean crystal that the network knows."""
+        return self.card["settings"].get("specimens", "all")
+
     def _features(self, grey: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, number])
         images = torch.from_numpy(grey).float()[:, None]
@@ -513,7 +519,7 @@ class _Reader:
         """Features, logits, true labels and number of the crystal for the patterns of one part of the split."""
         parts = []
         for number, row in enumerate(rows):
-            opened = load_patterns(patterns[row.material])
+            opened = load_patterns(patterns[row.material], self.specimens)
             inside = np.repeat(pattern_mask(row, part, opened.intensity.shape[:3]).ravel(), opened.intensity.shape[3])
             per_axis = true_labels(self.table, row.space_group, opened.zone_axes)
             labels = np.repeat(per_axis, len(inside) // len(per_axis))[inside]
@@ -536,7 +542,7 @@ class _Reader:
         rng = np.random.default_rng([self.seed, count])
         drawn: list[np.ndarray] = []
         for path in (files[i] for i in rng.permutation(len(files))):
-            opened = load_patterns(path)
+            opened = load_patterns(path, self.specimens)
             flat = opened.intensity.reshape(-1, *opened.intensity.shape[-2:])
             stop = np.hypot(*np.meshgrid(opened.x, opened.y)) < self.card["display"]["beam_stop"]
             for place in rng.choice(len(flat), min(len(flat), max(2, 2 * count // len(files) + 1)), replace=False):

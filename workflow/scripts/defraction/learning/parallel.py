@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from defraction import provenance
 from defraction.learning import worker
 from defraction.learning.train import train
 from defraction.processes import end_group, end_with
@@ -75,4 +76,7 @@ def train_in_processes(processes: int, **arguments: Any) -> dict[str, Any]:
             "again to go on from the last checkpoint"
         )
     request.unlink()
-    return json.loads(Path(arguments["card"]).read_text(encoding="utf-8"))
+    card = json.loads(Path(arguments["card"]).read_text(encoding="utf-8"))
+    if card["device"] != "cpu":
+        provenance.used_gpus.add(card["device"])
+    return card

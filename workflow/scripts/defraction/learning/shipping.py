@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from defraction.dataset import display, load_patterns, members, pattern_mask, read_split
 from defraction.learning import model
 from defraction.learning.classify import CARD, OPENSET, STATISTICS, WEIGHTS
+from defraction.learning.infer import check_image
 from defraction.learning.openset import features, log_sum_exp, made_up
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,9 @@ def _images(source: Path, card: Mapping[str, Any], folder: Path | str | None) ->
     shown = card["display"]
     each, parts = -(-CHECKED // len(found)), []
     for number, row in enumerate(found):
-        opened = load_patterns(Path(folder) / f"{row.material}.nc")
+        path = Path(folder) / f"{row.material}.nc"
+        opened = load_patterns(path, card["settings"].get("specimens", "all"))
+        check_image(path, opened.x, card["image"])
         flat = opened.intensity[pattern_mask(row, "held_out", opened.intensity.shape[:3])]
         flat = flat.reshape(-1, *flat.shape[-2:])
         chosen = np.random.default_rng(number).choice(len(flat), min(each, len(flat)), replace=False)
@@ -205,9 +208,9 @@ def _limits(card: Mapping[str, Any], openset: Mapping[str, Any]) -> list[str]:
         "One pattern cannot decide: geometry alone allows at most 60 % over space groups (docs/learning.md).",
         "Trained on kinematical simulations of perfect crystals, never on a measured pattern, and never tested on one. "
         "Dynamical intensities, background, distortion and noise are not in its training.",
-        f"Crystals of other systems are flagged in {other['flagged']:.0%} of their patterns at "
-        f"{openset['false_alarms']:.0%} false alarms (AUROC {other['auroc']:.2f}): a pattern without warning is not "
-        "thereby cubic.",
+        f"Crystals of other systems are flagged in {other['flagged']:.0%} of their patterns, at a threshold that flags "
+        f"{openset['false_alarms_measured']:.0%} of known ones (AUROC {other['auroc']:.2f}): a pattern without warning "
+        "is not thereby cubic.",
         f"Patterns of {pixels} x {pixels} pixels; spots nearer than about three of them run together.",
     ]
     if turn < 90:
@@ -261,18 +264,8 @@ def readme(card: Mapping[str, Any]) -> str:
         f"{half['largest_difference']:.1e}, labels changed {half['labels_changed']:.2%}.",
         "",
     ]
-    if shipped["accuracy"]:
-        lines += ["| condition | patterns | label (95 %) | space group | limit of geometry | ensemble |"]
-        lines += ["|---|---|---|---|---|---|"]
-        for row in shipped["accuracy"]:
-            lines.append(
-                f"| {row['condition']} | {row.get('n_patterns', '')} | {_with_interval(row, 'accuracy_label')} "
-                f"| {_percent(row, 'accuracy_space_group')} | {_percent(row, 'limit_space_group')} "
-                f"| {_percent(row, 'accuracy_ensemble')} |"
-            )
-        lines.append("")
     if unseen := shipped["unseen_crystals"]:
-        lines += ["Crystals of another database that are not in training, by group:", ""]
+        lines += ["Crystals of another database, none of them in training, by group:", ""]
         lines += ["| group | crystals | label (95 %) | space group | limit of geometry | space group, 16 axes (95 %) |"]
         lines += ["|---|---|---|---|---|---|"]
         for row in unseen["rows"]:
@@ -282,6 +275,17 @@ def readme(card: Mapping[str, Any]) -> str:
                     f"{_percent(row, 'accuracy_space_group')} | {_percent(row, 'limit_space_group')} | "
                     f"{_with_interval(row, 'accuracy_ensemble')} |"
                 )
+        lines.append("")
+    if shipped["accuracy"]:
+        lines += ["Crystals of the study (held out: no pattern of them trained this network):", ""]
+        lines += ["| condition | patterns | label (95 %) | space group | limit of geometry | ensemble |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for row in shipped["accuracy"]:
+            lines.append(
+                f"| {row['condition']} | {row.get('n_patterns', '')} | {_with_interval(row, 'accuracy_label')} "
+                f"| {_percent(row, 'accuracy_space_group')} | {_percent(row, 'limit_space_group')} "
+                f"| {_percent(row, 'accuracy_ensemble')} |"
+            )
         lines.append("")
     lines += [
         f"Open-set score: {opened['score']}, threshold at {opened['false_alarms']:.0%} of held-out clean patterns "

@@ -6,7 +6,7 @@ and the learning rate is a function of the step, so a checkpoint needs nothing b
 number of the step, and a run that was killed and resumed ends with the weights of an unbroken one.
 
 The held-out crystals are looked at for monitoring only, turned, shifted and magnified like the training patterns;
-nothing is chosen by them. Where a pass is to be chosen (`keep`, `early_stop`), the split has a third part for it,
+no pass is chosen by them. Where a pass is to be chosen (`keep`, `early_stop`), the split has a third part for it,
 `validation`.
 
 On several processes (`parallel`) each takes its share of every batch; the first one alone watches, logs and writes.
@@ -126,7 +126,8 @@ def train(
     epoch_steps = math.ceil(data.points / options["batch_size"])
     steps = epoch_steps * options["epochs"]
     checkpoint = Path(restart_dir) / CHECKPOINT
-    state = _resume(checkpoint, fingerprint, network, optimiser)
+    sums = {"processes": count, "threads": torch.get_num_threads(), "deterministic": deterministic}
+    state = _resume(checkpoint, fingerprint, sums, network, optimiser)
     records, first, chosen = state["history"], state["step"], state["best"]
     loss_sum = torch.tensor(state["loss_sum"], dtype=torch.float64, device=target)
     correct = torch.tensor(state["correct"], dtype=torch.int64, device=target)
@@ -141,7 +142,7 @@ def train(
         rate = learning_rate(step, steps, options)
         index, changes = drawer.draw(step, seed, options["batch_size"], images.shape[-1], options["augmentation"])
         index, changes = share_of(index, changes, rank, count)
-        index = torch.from_numpy(index).to(target)
+        index = on_device(index, target)
         batch = resample(images[index].float()[:, None], *changes) if changes.any else images[index].float()[:, None]
         logits, loss = training_step(trained, optimiser, batch, truth[index], rate, precision, options)
         loss_sum += loss
@@ -151,8 +152,10 @@ def train(
                 break
             continue
 
-        now, done = time.monotonic(), step + 1
-        within = (done - 1) % epoch_steps + 1
+        done, within = step + 1, step % epoch_steps + 1
+        if within == epoch_steps and target.type == "cuda":
+            torch.cuda.synchronize()  # what is queued is not done: the time of a pass is written down
+        now = time.monotonic()
         seconds = state["seconds"] + now - started
         if now - told > TOLD_EVERY or within == epoch_steps:
             told = now
@@ -201,6 +204,7 @@ def train(
                 checkpoint,
                 {
                     "fingerprint": fingerprint,
+                    "sums": sums,
                     "step": done,
                     "history": records,
                     "loss_sum": loss_sum.item(),
@@ -234,6 +238,7 @@ def train(
         "settings": options,
         "seed": seed,
         "precision": precision,
+        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
         "processes": count,
         "data": {
             "training_digest": data.digest,
@@ -245,7 +250,7 @@ def train(
             "split_by": sorted({row.by for row in rows}),
         },
         "metrics": {**kept, **{f"{part}_patterns_watched": len(found.labels) for part, found in watched.items()}},
-        "selection": "held-out crystals were watched, nothing was chosen by them; "
+        "selection": "held-out crystals were watched, no pass was chosen by them; "
         + ("weights of the pass with the lowest validation loss" if keeps_best else "weights of the last step")
         + (f"; stopped after {len(records)} of {options['epochs']} passes" if len(records) < options["epochs"] else ""),
         "versions": {
@@ -402,9 +407,9 @@ def watch(network: torch.nn.Module, watched: Watched, target: torch.device, prec
     with torch.inference_mode(), torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16"):
         for start in range(0, len(watched.labels), WATCHED_AT_ONCE):
             part = slice(start, start + WATCHED_AT_ONCE)
-            batch = torch.from_numpy(watched.images[part]).to(target).float()[:, None]
+            batch = on_device(watched.images[part], target).float()[:, None]
             batch = resample(batch, *watched.changes.of(part)) if watched.changes.any else batch
-            truth = torch.from_numpy(watched.labels[part]).to(target)
+            truth = on_device(watched.labels[part], target)
             logits = network(batch.contiguous(memory_format=torch.channels_last)).float()
             loss += F.cross_entropy(logits, truth, reduction="sum").item()
             correct += int((logits.argmax(1) == truth).sum())
@@ -425,19 +430,25 @@ def resample(
     side = np.ones(len(images)) if mirror is None else mirror
     linear = np.stack([np.stack([side * cosine, side * sine], -1), np.stack([-sine, cosine], -1)], -2)
     offset = -np.einsum("nij,nj->ni", linear, shift)
-    matrix = torch.from_numpy(np.concatenate([linear, offset[:, :, None]], -1).astype(np.float32)).to(images.device)
+    matrix = on_device(np.concatenate([linear, offset[:, :, None]], -1).astype(np.float32), images.device)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
+def on_device(values: np.ndarray, target: torch.device) -> torch.Tensor:
+    """A tensor of `values` on a device. To a GPU from pinned memory, which waits for nothing that is queued there."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(target, non_blocking=True) if target.type == "cuda" else tensor
+
+
 def choose_precision(wanted: str, target: torch.device) -> str:
-    """bf16 or fp32; `auto` takes bf16 on a GPU and on CPUs with instructions for it (elsewhere it is slower)."""
+    """bf16 or fp32; `auto` takes bf16 on GPUs and CPUs with instructions for it (elsewhere it is slower)."""
     if wanted in ("bf16", "fp32"):
         return wanted
     if wanted != "auto":
         raise ValueError(f"learning.precision is {wanted!r}; allowed: auto, bf16, fp32")
     if target.type == "cuda":
-        return "bf16"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     flags = Path("/proc/cpuinfo")
     words = set(flags.read_text().split()) if flags.exists() else set()
     return "bf16" if words & {"avx512_bf16", "amx_bf16", "bf16"} else "fp32"
@@ -508,8 +519,13 @@ def _fingerprint(
 
 
 def _resume(
-    checkpoint: Path, fingerprint: str, network: torch.nn.Module, optimiser: torch.optim.Optimizer
+    checkpoint: Path,
+    fingerprint: str,
+    sums: Mapping[str, Any],
+    network: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
 ) -> dict[str, Any]:
+    """The state to go on from. `sums`: what decides the order of sums, and so the last bits of an unbroken run."""
     fresh = {"step": 0, "history": [], "loss_sum": 0.0, "correct": 0, "seconds": 0.0, "best": None, "ended": False}
     if not checkpoint.exists():
         return fresh
@@ -520,6 +536,12 @@ def _resume(
     network.load_state_dict(state["network"])
     if state["optimiser"] is not None:
         optimiser.load_state_dict(state["optimiser"])
+    for key, value in sums.items():
+        if (before := state.get("sums", {}).get(key, value)) != value:
+            log.warning(
+                "%s was written with %s = %s, now it is %s: the run goes on, and ends with other last bits than an "
+                "unbroken one", checkpoint, key, before, value,
+            )  # fmt: skip
     log.info("resumed from %s at step %d", checkpoint, state["step"])
     return state
 

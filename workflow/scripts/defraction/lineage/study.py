@@ -1,5 +1,6 @@
 """A finished or half-finished study: its records as a graph of files and jobs."""
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +9,8 @@ from pathlib import Path
 from defraction import provenance
 
 RESULTS = "results"
+TWOFOLD = ("record.json", "gpaw.txt")
+"""Suffixes of files of the workflow that have a dot in them."""
 LEFT_OUT = {
     "wildcards": {},
     "code": {"digest": None, "files": {}},
@@ -95,21 +98,16 @@ class Study:
         """
         if path not in self._shipped:
             self._shipped[path] = None
-            source = self.root / path
-            for stem in {source.stem, source.name.split(".")[0]}:
-                beside = source.with_name(f"{stem}.record.json")
-                try:
-                    record = provenance.read_record(beside)
-                except (OSError, ValueError):
-                    continue
+            beside = (self.root / path).with_name(f"{parted(path)[0]}.record.json")
+            with contextlib.suppress(OSError, ValueError):
+                record = provenance.read_record(beside)
                 self._shipped[path] = {**LEFT_OUT, **record, "record": os.path.relpath(beside, self.root)}
         return self._shipped[path]
 
     def beside(self, path: str) -> list[str]:
         """Further files that were shipped with a source: those of the same stem in its folder, the record left out."""
         source = self.root / path
-        stem = source.name.split(".")[0]
-        names = sorted(other.name for other in source.parent.glob(f"{stem}.*") if other != source)
+        names = sorted(other.name for other in of_stem(source.parent, parted(path)[0]) if other != source)
         return [str(Path(path).with_name(name)) for name in names if not name.endswith(".record.json")]
 
     @cached_property
@@ -148,7 +146,7 @@ class Study:
             shelf = self._shelves[folder] = {}
             for beside in sorted((self.root / folder).rglob("*.record.json")):
                 stem = beside.name.removesuffix(".record.json")
-                for path in sorted(beside.parent.glob(f"{stem}.*")):
+                for path in sorted(of_stem(beside.parent, stem)):
                     name = os.path.relpath(path, self.root)
                     record = self.shipped(name) if path != beside else None
                     if record is not None and tells_of(record, digest := provenance.sha256(path)):
@@ -183,6 +181,20 @@ class Study:
 
     def _readers_of(self, record: dict) -> list[dict]:
         return [reader for output in record["outputs"] for reader in self.readers.get(output["path"], [])]
+
+
+def parted(path: Path | str) -> tuple[str, str]:
+    """Stem and suffix of a file's name; the stem, an id, may have dots: al-thermal-312.5K-2x2x2 and gpaw.txt."""
+    name = Path(path).name
+    for suffix in TWOFOLD:
+        if name.endswith(f".{suffix}"):
+            return name.removesuffix(f".{suffix}"), suffix
+    return Path(name).stem, Path(name).suffix.removeprefix(".")
+
+
+def of_stem(folder: Path, stem: str) -> list[Path]:
+    """The files of a folder that have this stem, whatever their suffix."""
+    return [path for path in folder.glob(f"{stem}.*") if parted(path)[0] == stem]
 
 
 def contents(record: dict) -> list[dict]:

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from defraction.digest import file_digest
+from defraction.digest import SCRIPTS, file_digest
 from defraction.lineage.study import RESULTS, ROWS, Study, configuration, contents, tells_of
 from defraction.lineage.trace import when
 from defraction.provenance import CONFIGURATIONS, segments_mark, sha256
+
+LIBRARY = "workflow/scripts/defraction"
 
 
 @dataclass
@@ -265,14 +267,18 @@ def _rows(path: Path, role: str) -> dict[str, dict]:
 
 
 def _code(study: Study, records: list[dict], verdict: Verdict) -> None:
-    """Files of code that are not what results were made with; the workflow makes those results again."""
+    """Files of code that are not what results were made with; the workflow makes those results again.
+
+    A study that is no clone itself was made by the clone of this library, as a module of another workflow.
+    """
+    root = study.root if (study.root / LIBRARY).is_dir() else SCRIPTS.parent.parent
     now: dict[str, str | None] = {}
     changed: dict[str, list[dict]] = {}
     for record in records:
         for path, digest in record["code"].get("files", {}).items():
             if path not in now:
                 try:
-                    now[path] = file_digest((study.root / path).resolve())
+                    now[path] = file_digest((root / path).resolve())
                 except (OSError, SyntaxError):
                     now[path] = None
             if now[path] != digest:
