@@ -12,7 +12,7 @@ import torch
 from ase.build import bulk
 from PIL import Image
 
-from defraction import classify_command, cli, dataset, export, pictures
+from defraction import classify_command, cli, dataset, export, models, pictures
 from defraction.diffraction.patterns import simulate
 from defraction.learning import model, openset, shipping
 from defraction.learning.classify import Classifier, classify
@@ -349,7 +349,8 @@ def test_precisions_are_compared_on_the_patterns_that_the_model_knows(run, folde
     shutil.copy(files / "al.nc", results / "pattern_sets/fine/clean/Al-225.nc")
     status, out, err = run("export-model", results / "models/tiny-seed1", tmp_path / "main")
     assert status == 0 and "made-up spots" in out, err
-    (results / "models.csv").write_text("model,pattern_set\ntiny-seed1,fine\n")
+    row = dict.fromkeys(models.COLUMNS, "1") | {"model": "tiny-seed1", "pattern_set": "fine"}
+    models.write_table(results / "models.csv", [row])
     status, out, err = run("export-model", results / "models/tiny-seed1", tmp_path / "fine")
     assert status == 0 and "held-out clean patterns" in out, err
     card = json.loads((folder / "card.json").read_text())

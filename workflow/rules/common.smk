@@ -96,6 +96,10 @@ SHOWN_AXES = panel_table.shown_axes(
     config["diffraction"]["zone_axes"],
 )
 PANELS = panel_table.panels(CONDITIONS, SHOWN_AXES, config["diffraction"]["zone_axes"])
+RELAXED = [condition.id for condition in CONDITIONS.values() if condition.relaxed]
+MOVING = [
+    condition.id for condition in CONDITIONS.values() if condition.kind == "thermal"
+]
 POINT_DEFECTS = panel_table.relaxed_point_defects(CONDITIONS)[:12]
 THERMAL = [panel.condition for panel in PANELS.get("thermal_patterns", [])[1:]]
 FIGURES = panel_table.figures(
@@ -413,8 +417,7 @@ def diffraction_of_condition(wildcards):
 
 def patterns_in(pattern_set, name):
     """The file of a condition, or of a clean crystal (clean/NAME), in a set of patterns."""
-    folder = "patterns" if pattern_set == "main" else f"pattern_sets/{pattern_set}"
-    return f"results/{folder}/{name}.nc"
+    return f"results/{model_table.patterns_folder(pattern_set)}/{name}.nc"
 
 
 def crystals_of(wildcards):

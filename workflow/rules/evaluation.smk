@@ -193,14 +193,8 @@ rule report:
         displacements=(
             ["results/displacements.csv"] if THERMAL or POINT_DEFECTS else []
         ),
-        relaxations=[
-            summary_of("relax", c.id) for c in CONDITIONS.values() if c.relaxed
-        ],
-        dynamics=[
-            summary_of("aimd", c.id)
-            for c in CONDITIONS.values()
-            if c.kind == "thermal"
-        ],
+        relaxations=[summary_of("relax", name) for name in RELAXED],
+        dynamics=[summary_of("aimd", name) for name in MOVING],
         figures=expand("results/figures/{figure}.png", figure=FIGURES),
         captions=expand("results/figures/{figure}.rst", figure=FIGURES),
         template=TEMPLATE,
@@ -219,8 +213,8 @@ rule report:
         reductions=config["reductions"],
         diffraction=config["diffraction"],
         learning=MODELS[HEADLINE]["learning"],
-        relaxations=[c.id for c in CONDITIONS.values() if c.relaxed],
-        dynamics=[c.id for c in CONDITIONS.values() if c.kind == "thermal"],
+        relaxations=RELAXED,
+        dynamics=MOVING,
         confidence=config["evaluation"]["confidence"],
     script:
         "../scripts/report.py"

@@ -1,6 +1,5 @@
 """The commands `defraction export-model` and `defraction export-onnx`: a trained network for others."""
 
-import csv
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -60,13 +59,12 @@ def export_model(
 
 def _clean_patterns(model: Path) -> Path | None:
     """The folder of the clean patterns that a model of a study was trained on; None if it lies in no study."""
+    from defraction import models
+
     results = model.resolve().parent.parent
-    pattern_set = "main"
-    if (results / "models.csv").is_file():
-        with (results / "models.csv").open(newline="", encoding="utf-8") as handle:
-            sets = {row["model"]: row["pattern_set"] for row in csv.DictReader(handle)}
-        pattern_set = sets.get(model.resolve().name, pattern_set)
-    folder = results / ("patterns" if pattern_set == "main" else f"pattern_sets/{pattern_set}") / "clean"
+    table = results / "models.csv"
+    sets = {row["model"]: row["pattern_set"] for row in models.read_table(table)} if table.is_file() else {}
+    folder = results / models.patterns_folder(sets.get(model.resolve().name, "main")) / "clean"
     return folder if folder.is_dir() else None
 
 

@@ -15,6 +15,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def patterns_folder(pattern_set: str) -> str:
+    """The folder below `results` with the patterns of a set."""
+    return "patterns" if pattern_set == "main" else f"pattern_sets/{pattern_set}"
+
+
 def expand(config: Any) -> dict[str, dict[str, Any]]:
     """All models of a checked configuration (`config.Config`) by id, in its order; the first is the headline.
 

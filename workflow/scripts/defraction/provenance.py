@@ -15,6 +15,7 @@ import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 SCHEMA = "defraction-record/2"
 DISTRIBUTIONS = {
@@ -126,9 +127,14 @@ def gpus() -> list[str]:
     if torch is not None and torch.cuda.is_initialized():
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if gpaw is not None and gpaw.device_id is not None and not gpaw.cupy_is_fake:
-        runtime = gpaw.cupy.cuda.runtime
-        return [runtime.getDeviceProperties(runtime.getDevice())["name"].decode()]
+        return [card_name(gpaw.cupy)]
     return sorted(used_gpus)
+
+
+def card_name(cupy: ModuleType) -> str:
+    """Name of the GPU that this process computes on with this CuPy."""
+    runtime = cupy.cuda.runtime
+    return runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
 
 
 def write_record(path: Path, facts: dict, code_files: dict[str, str] | None = None, with_host: bool = True) -> None:

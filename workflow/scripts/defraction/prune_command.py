@@ -97,7 +97,7 @@ def needed(config: Path) -> dict[str, set[str]]:
         "model": set(networks),
         "host": {c.host for c in conditions.values()} | {f"{host}-{preset}" for host, preset in presets if preset},
         "pattern_set": {"main", *settings.pattern_sets},
-        "folder": {"patterns", *(f"pattern_sets/{name}" for name in settings.pattern_sets)},
+        "folder": {models.patterns_folder(name) for name in ("main", *settings.pattern_sets)},
         "shown": set(shown),
         "rule": {f"figure_{name}" for name in figures}
         | ({"displacements"} if {"thermal_displacements", "point_displacements"} & set(figures) else set()),

@@ -99,14 +99,6 @@ def next_question(world) -> str:
     return broadcast(line, comm=world)
 
 
-def gpu_name() -> str:
-    """Of the GPU that this rank computes on."""
-    from gpaw.gpu import cupy
-
-    runtime = cupy.cuda.runtime
-    return runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
-
-
 def serve(gpu: bool) -> None:
     """Answer questions until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
@@ -120,7 +112,14 @@ def serve(gpu: bool) -> None:
             answers.write(MARK + json.dumps(answer) + "\n")
             answers.flush()
 
-    say({"ranks": world.size, "gpu": gpu_name() if gpu else ""})
+    card = ""
+    if gpu:
+        from gpaw.gpu import cupy
+
+        from defraction.provenance import card_name
+
+        card = card_name(cupy)
+    say({"ranks": world.size, "gpu": card})
     group = Group(world, gpu)
     while True:
         line = next_question(world)

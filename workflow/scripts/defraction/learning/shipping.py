@@ -277,7 +277,7 @@ def readme(card: Mapping[str, Any]) -> str:
                 )
         lines.append("")
     if shipped["accuracy"]:
-        lines += ["Crystals of the study (held out: no pattern of them trained this network):", ""]
+        lines += ["Crystals of the study; no pattern of those of the rows `clean-held-out` trained this network:", ""]
         lines += ["| condition | patterns | label (95 %) | space group | limit of geometry | ensemble |"]
         lines += ["|---|---|---|---|---|---|"]
         for row in shipped["accuracy"]:
