@@ -481,9 +481,8 @@ def test_drawn_crystals_are_nothing_to_a_model_without_them(workflow):
         *wanted,
     ]
     plan = subprocess.run(command, cwd=workflow.folder, capture_output=True, text=True, check=True).stdout
-    memory = {
-        name: int(mb) for name, mb in re.findall(r"results/models/([a-z]+)-seed1/card.json.*?mem_mb=(\d+)", plan, re.S)
-    }
+    jobs = re.findall(r"output:[^\n]*results/models/([a-z]+)-seed1/card.json.*?mem_mb=(\d+)", plan, re.S)
+    memory = {name: int(mb) for name, mb in jobs}
     crystals = len(workflow.jobs(raw)["split other-seed1"][0]["materials"])
     images = {"main": crystals + 100, "other": crystals}  # of two zone axes in half precision [MB]
     assert memory == {name: 8000 + math.ceil(number * 2 * 2 * 512**2 / 1e6) for name, number in images.items()}
