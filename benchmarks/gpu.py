@@ -196,13 +196,17 @@ class Stopwatch:
 
 
 def case(name, method, views, beams, backend: Backend, memory: float, repeats: int, card: dict) -> dict:
-    """Time one batch: the whole call, the call with a plan at hand (laue), every kernel."""
+    """Time one batch: the whole call, which ends with the images in the host's memory; the call that leaves them on the
+    device, without a plan and (laue) with one at hand; every kernel."""
     compute = gpu_laue.laue_intensities if method == "laue" else gpu_planes.nufft_intensities
 
-    def whole(launch=None, on=backend):
-        return compute(views, beams, SIGMA, FACTORS, on, memory, on_device=True, launch=launch)
+    def whole(launch=None, on=backend, stay=False):
+        return compute(views, beams, SIGMA, FACTORS, on, memory, on_device=stay, launch=launch)
 
-    timed = {"seconds": measure(whole, backend, repeats)}
+    timed = {
+        "seconds": measure(whole, backend, repeats),
+        "seconds_on_device": measure(lambda: whole(stay=True), backend, repeats),
+    }
     if method == "laue":
         plan = gpu_laue.LauePlan.build(views, beams, SIGMA, FACTORS)
         timed["seconds_planned"] = measure(lambda: plan.run(backend, memory, on_device=True), backend, repeats)
@@ -276,6 +280,8 @@ def machine(backend: Backend) -> dict:
     """Describe the card, what it can do, and the software."""
     cupy = backend.xp
     device = cupy.cuda.Device()
+    rate = copy_rate(backend)
+    cupy.get_default_memory_pool().free_all_blocks()  # of the copies: what the cases need is measured from here on
     free, total = cupy.cuda.runtime.memGetInfo()
     attributes = device.attributes
 
@@ -293,7 +299,7 @@ def machine(backend: Backend) -> dict:
         "clock_hz": 1e3 * attributes["ClockRate"],
         "memory_gib": total / 2**30,
         "memory_free_at_start": free,
-        "copy_bytes_per_second": copy_rate(backend),
+        "copy_bytes_per_second": rate,
         "cuda_runtime": cupy.cuda.runtime.runtimeGetVersion(),
         "cuda_driver": cupy.cuda.runtime.driverGetVersion(),
         "cpu": platform.processor() or platform.machine(),

@@ -247,6 +247,7 @@ def test_a_picture_that_is_no_pattern_is_flagged(run, tmp_path):
     assert answer["model"]["open_set"] == {
         "rule": "mahalanobis",
         "false_alarms": 0.06,
+        "unseen_crystals": None,
         "families": {
             "other_system": {"auroc": 0.9, "flagged": 0.5},
             "same_extinctions": {"auroc": 0.9, "flagged": 0.5},
@@ -435,6 +436,11 @@ def test_the_shipped_model_knows_aluminium(tmp_path):
     truth = dataset.true_labels(classifier.table, 225, data["uvw"].values.tolist())
     right = [pattern["label"] == label for pattern, label in zip(answer["patterns"], truth, strict=True)]
     assert sum(right) >= 10  # 11 of 16; of Al 80 % along all settings (its card)
+    unseen = card["shipped"]["unseen_crystals"]["rows"][0]
+    worth = answer["model"]["open_set"]
+    assert worth["unseen_crystals"] == {"crystals": unseen["crystals"], "flagged": unseen["flagged"]}
+    words = f"{unseen['flagged']:.0%} of the patterns of {unseen['crystals']} crystals of its own groups"
+    assert words in classify_command._worth(worth)
     assert answer["ensemble"]["patterns_with_warning"] <= 2  # one in twenty of all known patterns has a warning
 
 

@@ -236,6 +236,30 @@ def test_nufft_in_parts(emulator, monkeypatch):
     assert once.tobytes() == parts.tobytes()
 
 
+@pytest.mark.parametrize("images", [1, 10**9])
+def test_a_pattern_that_does_not_fit_is_computed_again_in_an_empty_pool(emulator, monkeypatch, images):
+    monkeypatch.setattr(gpu_planes, "IMAGES", images)  # the images of all patterns are copied at once, or each alone
+    view = Specimen.from_atoms(plate()).view((0, 0, 1))
+    views, beams = [view] * 4, [electrons(voltage, 0.5, 40.0, 12) for voltage in (300.0, 200.0, 120.0, 80.0)]
+    expected = gpu.nufft_intensities(views, beams, SIGMA, FACTORS, PLAIN, 1.0, launch=emulator)
+    pattern, calls, refused = gpu_planes._pattern, [], {3}
+
+    def crowded(*arguments):
+        calls.append(arguments)
+        if len(calls) in refused:
+            raise PLAIN.out_of_memory
+        return pattern(*arguments)
+
+    monkeypatch.setattr(gpu_planes, "_pattern", crowded)
+    found = gpu.nufft_intensities(views, beams, SIGMA, FACTORS, PLAIN, 1.0, launch=emulator)
+    assert found.tobytes() == expected.tobytes() and len(calls) == 5
+    assert calls[1][1] is calls[0][1] and calls[3][1] is not calls[2][1]  # atoms are put there anew
+    refused |= {8, 9}
+    with pytest.raises(MemoryError):
+        gpu.nufft_intensities(views, beams, SIGMA, FACTORS, PLAIN, 1.0, launch=emulator)
+    assert len(calls) == 9
+
+
 @pytest.mark.parametrize("method", [gpu.laue_intensities, gpu.nufft_intensities])
 def test_barriers_are_where_they_must_be(emulator, method):
     # without one of them, what a thread reads would depend on which thread of its block came first
@@ -356,7 +380,8 @@ def test_too_little_memory_is_one_clear_error(monkeypatch):
     card = Card(free=3 * 2**20)
     backend = Backend("gpu", card, "a card")
     with backend.limited_to(2**-9):
-        assert card.limit == 2 * 2**20
+        assert card.limit == 2 * 2**20 and card.kept == 0  # no block of an earlier call is there to be split
+        card.kept = 3 * 2**20
         assert card.allocate(2**20) == 2**20  # given once the pool's kept blocks are free
     assert provenance.used_gpus == {"a card"}
     message = r"memory: 0\.00195312 GiB are not enough .* on a card"
@@ -368,11 +393,13 @@ def test_too_little_memory_is_one_clear_error(monkeypatch):
 
 
 @pytest.mark.parametrize("model", ["physical", "article"])
-def test_laue_on_the_device(device, model):
+def test_laue_on_the_device(device, model, caplog):
     views, beams = condition(model, pixels=128)
     found = gpu.laue_intensities(views, beams, SIGMA, FACTORS, device, 1.0)
     assert_agree(found, laue.intensities(views, beams, SIGMA, FACTORS), SAME)
-    again = gpu.laue_intensities(views, beams, SIGMA, FACTORS, device, 4e-3)  # in several launches
+    with caplog.at_level("INFO", "defraction"):
+        again = gpu.laue_intensities(views, beams, SIGMA, FACTORS, device, 1e-3)
+    assert int(re.search(r"patterns in (\d+) launches", caplog.text).group(1)) > 1
     assert found.tobytes() == again.tobytes()
     left = gpu.laue_intensities(views, beams, SIGMA, FACTORS, device, 1.0, on_device=True)
     assert isinstance(left, device.xp.ndarray)

@@ -345,6 +345,16 @@ def test_resampling_turns_shifts_and_magnifies_as_documented():
     assert moved(np.pi / 2, (2 / 33, 0.0), 1.5) == (1, 12)
 
 
+def test_resampling_does_not_depend_on_the_precision_of_the_network():
+    """Under autocast PyTorch computes grids in bfloat16, whose places are wrong by up to half a pixel."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.random((3, 1, 64, 64), dtype=np.float32))
+    changes = np.radians([3.0, 50.0, -170.0]), rng.uniform(-0.05, 0.05, (3, 2)), np.array([1.02, 0.98, 1.0])
+    plain = train.resample(images, *changes)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(train.resample(images, *changes), plain, rtol=0, atol=0)
+
+
 def test_mirrored_images_are_mirrored_before_they_are_turned():
     image = torch.zeros(1, 1, 33, 33)
     image[0, 0, 16, 24] = 1.0  # (x, y) = (+8, 0)

@@ -228,8 +228,14 @@ def _lines(result: dict[str, Any]) -> list[str]:
 def _worth(measured: dict[str, Any]) -> str:
     """How far a warning is to be trusted, for people."""
     other, noise = (measured["families"][name] for name in ("other_system", "noise"))
+    unseen = measured["unseen_crystals"]
+    known = (
+        f"{unseen['flagged']:.0%} of the patterns of {unseen['crystals']} crystals of its own groups that it never saw"
+        if unseen
+        else f"{measured['false_alarms']:.0%} of known patterns"
+    )
     return (
-        f"the warning was measured: it comes for {measured['false_alarms']:.0%} of known patterns, "
+        f"the warning was measured: it comes for {known}, "
         f"{other['flagged']:.0%} of those of other crystal systems (AUROC {other['auroc']:.2f}) "
         f"and {noise['flagged']:.0%} of noise"
     )

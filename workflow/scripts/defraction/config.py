@@ -641,7 +641,7 @@ class Split(Section):
         0.3, gt=0, lt=1, description="fraction held out of the crystals of each space group (image: of its patterns)"
     )
     hosts: Literal["train", "held_out"] = Field(
-        "train", description="the host crystals (Al, Fe) in the training set, as in the article, or held out"
+        "train", description="the host crystals (Al, Fe) in the training set or held out"
     )
     drawn: bool = Field(True, description="whether the crystals of `materials.drawn` train")
     validation: float = Field(
@@ -939,7 +939,7 @@ def plain(section: BaseModel) -> dict[str, Any]:
 
 def gpus_per_job(runtime: Runtime) -> int:
     """The `gpu` resource of jobs that can use one: 1 if one was asked for or this machine shows one, else 0."""
-    shown = any(Path("/dev", name).exists() for name in ("nvidia0", "kfd"))
+    shown = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
     return int(runtime.device == "gpu" or (runtime.device == "auto" and shown))
 
 

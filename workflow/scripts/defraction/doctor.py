@@ -406,12 +406,15 @@ def gpu(study: Study) -> Iterator[Finding]:
             yield Finding("gpu", "driver", "ok", "no GPU: patterns, networks and GPAW compute on the CPU")
         return
     for number, (name, total, free, driver) in enumerate([word.strip() for word in card] for card in cards):
+        if not (total.isdigit() and free.isdigit()):
+            yield Finding("gpu", f"card {number}", "ok", f"{name}, driver {driver}; its memory is not told ({free})")
+            continue
         text = f"{name}, {int(free) / 1024:.0f} of {int(total) / 1024:.0f} GiB free, driver {driver}"
         if int(free) < 2048:
             yield Finding("gpu", f"card {number}", "warning", text, "another program fills it; wait or end that one")
         else:
             yield Finding("gpu", f"card {number}", "ok", text)
-    if cards and study.runtime("device", "auto") != "cpu":
+    if cards and cards[0][1].strip().isdigit() and study.runtime("device", "auto") != "cpu":
         need = study.runtime("memory", 2.0) + CUDA_MEMORY
         if (fit := max(1, int(float(cards[0][1]) / 1024 // need))) < CARD:
             remedy = f"start with --resources card={fit} turn=1, or lower runtime.memory"

@@ -125,7 +125,7 @@ def gpus() -> list[str]:
     """
     torch, gpaw = (sys.modules.get(name) for name in ("torch", "gpaw.gpu"))
     if torch is not None and torch.cuda.is_initialized():
-        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return [torch.cuda.get_device_name()]
     if gpaw is not None and gpaw.device_id is not None and not gpaw.cupy_is_fake:
         return [card_name(gpaw.cupy)]
     return sorted(used_gpus)

@@ -57,9 +57,23 @@ class Backend:
             from cupyx.scipy import fft
         return fft.ifft2(planes, axes=(-2, -1), norm="forward", overwrite_x=True)
 
+    @property
+    def out_of_memory(self) -> type[BaseException]:
+        """What an array that does not fit raises inside of :meth:`limited_to`."""
+        return MemoryError if self.device == "cpu" else self.xp.cuda.memory.OutOfMemoryError
+
+    def give_back(self) -> None:
+        """Return to the device what the pool of :meth:`limited_to` keeps.
+
+        A block of which a part is still an array stays: small arrays that outlive large ones tie these down.
+        """
+        if self.device == "gpu":
+            self.xp.fft.config.get_plan_cache().clear()
+            _pool(self.xp, self.xp.cuda.Device().id).free_all_blocks()
+
     @contextmanager
     def limited_to(self, memory: float) -> Iterator[None]:
-        """Take the device's memory for new arrays from a pool of at most ``memory`` [GiB], kept for the next time.
+        """Take the device's memory for new arrays from a pool of at most ``memory`` [GiB], empty at the beginning.
 
         Raises MemoryError, which names the setting, if that is not enough or the device has less to give.
         """
@@ -67,22 +81,21 @@ class Backend:
             yield
             return
         provenance.used_gpus.add(self.name)
-        out_of_memory = self.xp.cuda.memory.OutOfMemoryError
+        self.give_back()
         pool = _pool(self.xp, self.xp.cuda.Device().id)
         pool.set_limit(size=int(memory * 2**30))
 
         def allocate(size):
             try:
                 return pool.malloc(size)
-            except out_of_memory:  # what is kept for arrays and transforms of other sizes counts against the limit
-                self.xp.fft.config.get_plan_cache().clear()
-                pool.free_all_blocks()
+            except self.out_of_memory:  # what is kept for arrays and transforms of other sizes counts against the limit
+                self.give_back()
                 return pool.malloc(size)
 
         try:
             with self.xp.cuda.using_allocator(allocate):
                 yield
-        except out_of_memory as error:
+        except self.out_of_memory as error:
             raise MemoryError(
                 f"memory: {memory:g} GiB are not enough for one pattern on {self.name}, or the device has less free "
                 f"({error}); give more, or ask for fewer pixels or a larger response_sigma"

@@ -40,6 +40,7 @@ PATTERN = np.dtype(
 )  # fmt: skip
 SPECIES = np.dtype([("first", "i4"), ("end", "i4"), ("factors", "i4"), ("unused", "i4")])
 ONE_AND_A_HALF = 1.5 * 2.0**20  # kernels.py
+ROUNDING = 16 * 512  # bytes: CuPy's pool rounds every array up to 512
 
 
 def laue_intensities(
@@ -149,7 +150,7 @@ class LauePlan:
         launch = launch or kernels.launcher(backend)
         xp, count, pixels = backend.xp, len(self.patterns), self.pixels
         tables = (self.species, self.atoms, self.factors, self.interpolation, self.response, self.lattice)
-        budget = memory * 2**30 - sum(table.nbytes for table in tables) - self.patterns.nbytes
+        budget = memory * 2**30 - sum(table.nbytes for table in tables) - self.patterns.nbytes - ROUNDING
         chunks = split(self._bytes(), budget)
         logger.info(
             "%s: %d patterns in %d launches of at most %d for %.3g GiB",
@@ -164,13 +165,14 @@ class LauePlan:
             rows = self.patterns["fine_y"].astype(np.int64)
             amplitude = xp.empty(max(int(samples[c].sum()) for c in chunks), np.complex64)
             row_values = xp.empty(max(int(rows[c].sum()) for c in chunks) * pixels, np.float32)
+            images = result if on_device else xp.empty((max(map(len, chunks)), pixels, pixels), np.float32)
             for chunk in chunks:
                 part = self.patterns[chunk]
                 part["amplitude"] = np.cumsum(samples[chunk]) - samples[chunk]
                 part["rows"] = np.cumsum(rows[chunk]) - rows[chunk]
                 patterns = backend.to_device(part.view(np.uint8))
                 here = slice(chunk[0], chunk[-1] + 1)
-                image = result[here] if on_device else xp.empty((len(chunk), pixels, pixels), np.float32)
+                image = images[here] if on_device else images[: len(chunk)]
                 size, pad = np.int32(pixels), np.int32(self.pad)
                 launch(
                     "laue_cell",

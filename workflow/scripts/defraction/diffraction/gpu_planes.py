@@ -36,6 +36,7 @@ SHEARS = (1.0, 2.0, 4.0)  # longest shears that are tried
 BIN = 1.5  # Å, width of the bins by which atoms are sorted
 MOST_PLANES = 16  # at a time: more save no time, but a transform's plan keeps working memory of their size
 UPLOADS = 1 << 22  # bytes of tables that are kept on the device
+IMAGES = 8  # images take at most this part of the memory: copied many at a time, they let the device go on meanwhile
 BLOCK = (32, 8)
 THREADS = 256
 
@@ -252,22 +253,41 @@ def nufft_intensities(
     launch = launch or kernels.launcher(backend)
     xp, pixels = backend.xp, beams[0].detector.pixels
     result = (xp if on_device else np).empty((len(beams), pixels, pixels), np.float32)
-    at_once = 0
+    waiting = 1 if on_device else min(len(beams), max(1, int(memory * 2**30 / IMAGES / (4 * pixels**2))))
+    at_once, first, again = 0, 0, False
     with backend.limited_to(memory):
-        last, atoms = None, None
-        for i, (view, beam) in enumerate(zip(views, beams, strict=True)):
-            if view is not last:
-                last, atoms = view, _OnDevice(view, backend)
-            image = result[i] if on_device else xp.empty((pixels, pixels), np.float32)
-            at_once = max(at_once, _pattern(view, atoms, beam, sigma, factors, memory, launch, image))
+        last, atoms, images = None, None, None  # images of patterns first, first + 1, ...
+        while first < len(beams):
+            if on_device:
+                images = result[first:]
+            elif images is None:
+                images = xp.empty((waiting, pixels, pixels), np.float32)
+            done = 0
+            try:
+                for view, beam in zip(views[first : first + len(images)], beams[first:], strict=False):
+                    if view is not last:
+                        last, atoms = view, _OnDevice(view, backend)
+                    count = _pattern(view, atoms, beam, sigma, factors, memory, launch, images[done], waiting)
+                    at_once, done, again = max(at_once, count), done + 1, False
+            except backend.out_of_memory:
+                if again:
+                    raise
+                again = True
             if not on_device:
-                result[i] = backend.to_host(image)
+                result[first : first + done] = backend.to_host(images[:done])
+            first += done
+            if again:  # the pattern once more in an empty pool, into which nothing small is scattered
+                last, atoms, images = None, None, None
+                backend.give_back()
     logger.info("%s: at most %d planes at a time for %.3g GiB", backend.name, at_once, memory)
     return result
 
 
-def _pattern(view, atoms: _OnDevice, beam, sigma, factors, memory, launch, image) -> int:
-    """Fill ``image`` (y, x) on the device with one pattern; return how many planes were computed at a time."""
+def _pattern(view, atoms: _OnDevice, beam, sigma, factors, memory, launch, image, images) -> int:
+    """Fill ``image`` (y, x) on the device with one pattern; return how many planes were computed at a time.
+
+    So many ``images`` lie on the device at once.
+    """
     backend, xp = atoms.backend, atoms.backend.xp
     plan = Grid.plan(atoms.outline, beam, sigma)
     level = planes.level_of(plan.bandwidth)
@@ -280,7 +300,8 @@ def _pattern(view, atoms: _OnDevice, beam, sigma, factors, memory, launch, image
     u_table, v_table, response = map(atoms.upload, (u_table, v_table, _response(sigma)))
     correction = [atoms.upload(_correction(n, up)) for n, up in ((columns, up_x), (rows, up_y))]
     amplitude = xp.empty((rows, columns), np.complex64)
-    count = _planes_at_once(terms, up_x * up_y, len(view.positions), columns * rows, memory)
+    left = memory * 2**30 - images * image.nbytes
+    count = _planes_at_once(terms, up_x * up_y, len(view.positions), columns * rows, left)
     blocks = (math.ceil(columns / BLOCK[0]), math.ceil(rows / BLOCK[1]))
     partial = xp.empty((rows, columns), np.complex64) if count < terms else amplitude  # else never read
     for species, sorted_atoms in enumerate(atoms.atoms):
@@ -336,12 +357,12 @@ def _pattern(view, atoms: _OnDevice, beam, sigma, factors, memory, launch, image
 
 
 def _planes_at_once(terms: int, transform: int, atoms: int, grid: int, memory: float) -> int:
-    """Return how many planes to compute at a time within ``memory`` [GiB], a multiple of PLANES.
+    """Return how many planes to compute at a time within ``memory`` [bytes], a multiple of PLANES.
 
     A plane is held up to three times during its transform; amplitude, its part and samples take 32 bytes per point.
     """
     per_plane = 24 * transform + 8 * atoms
-    left = memory * 2**30 - 32 * grid - 64 * atoms - 2 * UPLOADS
+    left = memory - 32 * grid - 64 * atoms - 2 * UPLOADS
     most = min(MOST_PLANES, kernels.PLANES * max(1, int(left // (kernels.PLANES * per_plane))))
     return min(most, kernels.PLANES * math.ceil(terms / kernels.PLANES))
 

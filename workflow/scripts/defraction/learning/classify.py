@@ -227,18 +227,20 @@ def classify(
             "pixels": card["image"]["pixels"],
             "training_digest": card["data"]["training_digest"],
             "single_pattern_limit": single_pattern_limit(classifier.table),
-            "open_set": _worth(classifier.openset),
+            "open_set": _worth(classifier.openset, card),
         },
     }
 
 
-def _worth(openset: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _worth(openset: Mapping[str, Any] | None, card: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the warning of single patterns was measured to be worth, by family; None without open-set statistics."""
     if openset is None:
         return None
+    unseen = (card.get("shipped") or {}).get("unseen_crystals")
     return {
         "rule": openset["score"],
         "false_alarms": openset["false_alarms_measured"],
+        "unseen_crystals": unseen and {key: unseen["rows"][0][key] for key in ("crystals", "flagged")},
         "families": {
             name: {"auroc": row["auroc"], "flagged": row["flagged"]} for name, row in openset["families"].items()
         },

@@ -71,10 +71,14 @@ def load(weights: Path | str, card_path: Path | str) -> tuple[nn.Module, dict[st
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto`, `cpu` or `gpu` as a torch device; raises ValueError if a GPU is asked for and there is none."""
+    """`auto`, `cpu` or `gpu` as a torch device; raises ValueError if a GPU is asked for and there is none.
+
+    Single precision is that of a CPU from then on: by default convolutions on a GPU keep 10 bits of it (TF32).
+    """
     if device not in ("auto", "cpu", "gpu"):
         raise ValueError(f"runtime.device is {device!r}; allowed: auto, cpu, gpu")
     present = torch.cuda.is_available()
     if device == "gpu" and not present:
         raise ValueError("runtime.device is 'gpu' but torch finds no CUDA device; set it to auto or cpu")
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if present and device != "cpu" else "cpu")

@@ -266,14 +266,17 @@ def readme(card: Mapping[str, Any]) -> str:
     ]
     if unseen := shipped["unseen_crystals"]:
         lines += ["Crystals of another database, none of them in training, by group:", ""]
-        lines += ["| group | crystals | label (95 %) | space group | limit of geometry | space group, 16 axes (95 %) |"]
-        lines += ["|---|---|---|---|---|---|"]
+        lines += [
+            "| group | crystals | label (95 %) | space group | limit of geometry "
+            "| space group, 16 axes (95 %) | flagged |",
+            "|---|---|---|---|---|---|---|",
+        ]
         for row in unseen["rows"]:
             if row["by"] in ("all", "space_group"):
                 lines.append(
                     f"| {row['value']} | {row['crystals']} | {_with_interval(row, 'accuracy_label')} | "
                     f"{_percent(row, 'accuracy_space_group')} | {_percent(row, 'limit_space_group')} | "
-                    f"{_with_interval(row, 'accuracy_ensemble')} |"
+                    f"{_with_interval(row, 'accuracy_ensemble')} | {_percent(row, 'flagged')} |"
                 )
         lines.append("")
     if shipped["accuracy"]:
@@ -288,8 +291,9 @@ def readme(card: Mapping[str, Any]) -> str:
             )
         lines.append("")
     lines += [
-        f"Open-set score: {opened['score']}, threshold at {opened['false_alarms']:.0%} of held-out clean patterns "
-        f"(measured on the other half: {opened['false_alarms_measured']:.1%}).",
+        f"Open-set score: {opened['score']}. Its threshold leaves {opened['false_alarms']:.0%} of the held-out clean "
+        "patterns above it. Measured on one half of the crystals, with the threshold that does so on the other half: "
+        f"{opened['false_alarms_measured']:.1%} of clean patterns are flagged, and of unlike ones:",
         "",
         "| unlike in what | patterns | crystals | AUROC of patterns (95 %) | of whole crystals | flagged |",
         "|---|---|---|---|---|---|",

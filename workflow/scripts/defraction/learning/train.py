@@ -92,6 +92,7 @@ def train(
     target = model.choose_device(device)
     # on a GPU an operation without a deterministic kernel is named in the log rather than refused
     torch.use_deterministic_algorithms(deterministic, warn_only=target.type == "cuda")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # all is written; NaNs first cost a GPU time
     torch.backends.cudnn.benchmark = not deterministic
     precision = choose_precision(options["precision"], target)
     rank, count = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
@@ -423,7 +424,8 @@ def resample(
     """Images mirrored (x to -x where `mirror` is -1), then turned by `angle` [rad, x to y], magnified by `scale`,
     shifted by `shift` [half image widths; x, y]; bilinearly, with 0 outside.
 
-    `images` are square, of shape (n, 1, y, x), on any device; the rest is of length n.
+    `images` are square, of shape (n, 1, y, x), on any device; the rest is of length n. The places are computed in
+    single precision whatever the network runs in: bfloat16 would round them by up to half a pixel.
     """
     # affine_grid wants the map from the new image to the old one
     cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
@@ -431,8 +433,9 @@ def resample(
     linear = np.stack([np.stack([side * cosine, side * sine], -1), np.stack([-sine, cosine], -1)], -2)
     offset = -np.einsum("nij,nj->ni", linear, shift)
     matrix = on_device(np.concatenate([linear, offset[:, :, None]], -1).astype(np.float32), images.device)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    with torch.autocast(images.device.type, enabled=False):
+        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def on_device(values: np.ndarray, target: torch.device) -> torch.Tensor:
