@@ -240,6 +240,26 @@ def test_half_planes_stand_above_the_slip_plane():
     assert set(counts[25:]) == {120}
 
 
+@pytest.mark.parametrize(
+    ("name", "character", "size", "count"),
+    [("W", "mixed", [110, 70], 2), ("Fe", "mixed", [160, 120], 4), ("Al", "edge", [160, 120], 3)],
+)
+def test_half_planes_of_an_endless_row_close_over_the_edge_of_the_cell(name, character, size, count):
+    """Above the slip plane all atoms of a row are equally far apart but where it is squeezed, also through the side."""
+    settings = {"count": count, "spacing": None, "size": size, "line_repeat": 2, "character": character,
+                "method": "half-planes", "periodic": True}  # fmt: skip
+    atoms, control = build(HOSTS[name], settings), build_control(HOSTS[name], settings)
+    width, slip = atoms.cell[0, 0], atoms.info["dislocations"][0][1]
+    assert len(atoms) == pytest.approx(
+        len(control) * (1 + count * atoms.info["burgers_vector"][0] / width / 2), rel=0.002
+    )
+    upper = atoms.positions[atoms.positions[:, 1] > slip]
+    for height in np.unique(np.round(upper[:, 1], 3)):
+        row = np.unique(np.round(upper[np.abs(upper[:, 1] - height) < 1e-3, 0], 4))
+        gaps = np.diff([*row, row[0] + width])
+        assert gaps.max() < 1.01 * gaps.min(), height
+
+
 def test_the_lines_lie_where_the_file_says():
     """Each line runs midway between two planes; the fields of the others would sink it by half a plane's distance."""
     atoms = build(HOSTS["Al"], SETTINGS)

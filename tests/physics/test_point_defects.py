@@ -153,7 +153,7 @@ def vacant(atoms, perfect):
     return set(np.flatnonzero(distances > 1e-6).tolist())
 
 
-@pytest.mark.parametrize("concentration", [0, 0.003, 0.01, 0.1, 0.25])
+@pytest.mark.parametrize("concentration", [0, 0.004, 0.01, 0.1, 0.25])
 def test_a_sweep_has_the_number_nearest_to_the_concentration(concentration):
     atoms = at_random("Fe", kind="vacancy", concentration=concentration)
     placed = atoms.info["defects"]["placed"][0]
@@ -321,6 +321,10 @@ def test_what_was_placed_goes_with_the_structure(tmp_path):
         ({"kind": "vacancy", "count": 2, "supercell": [2, 2, 2]}, "need a seed"),
         ({"kind": "vacancy", "count": 2.5, "seed": 1, "supercell": [2, 2, 2]}, "count must be"),
         ({"kind": "vacancy", "concentration": 25, "seed": 1, "supercell": [2, 2, 2]}, "0.01 is 1 %"),
+        (
+            {"kind": "vacancy", "concentration": 0.01, "seed": 1, "supercell": [2, 2, 2]},
+            "of 32 sites is not one defect",
+        ),
         ({"kind": "vacancy", "count": 33, "seed": 1, "supercell": [2, 2, 2]}, "only 32 of 33"),
         ({"kind": "vacancy", "concentration": 1, "seed": 1, "supercell": [2, 2, 2]}, "no atom is left"),
         ({"kind": "vacancy", "minimum_separation": 9, "supercell": [2, 2, 2]}, "own periodic image"),

@@ -110,6 +110,10 @@ def test_several_defects_stand_in_one_supercell(build):
     silicon = read_structures("y.cif")[0]
     fractions = silicon.get_scaled_positions()[silicon.symbols == "Si"]
     np.testing.assert_allclose(sorted(fractions.tolist()), [[0, 0, 0], [0.5, 0.25, 0.25]], atol=1e-9)
+    for words in ("[0.5,0.5,0]", "0.5 0.5 0", "[[0.5,0.5,0]]"):
+        status, _, err = build(f"--host Al --kind vacancy --supercell 2 2 2 --positions {words} -o z.cif")
+        assert status == 0, err
+        assert len(read_structures("z.cif")[0]) == 31
 
 
 def test_tensors_of_stress_and_strain_by_components(build):
@@ -159,6 +163,27 @@ def test_elastic_constants_by_gpaw_are_computed_beside_the_structure(build, monk
     table = read_hosts(build_command.ROOT / "resources/hosts.csv")["Cu"]
     assert atoms.cell.lengths()[1] == pytest.approx(table.lattice_parameter * (1 - 0.02 * poisson))
     assert not [name for name in os.listdir() if name.startswith(".")]
+
+
+def test_what_a_failed_command_left_is_not_taken_for_another_host(build, monkeypatch):
+    from ase.calculators.emt import EMT
+
+    from defraction.first_principles import elastic, lattice
+
+    def fail(*_):
+        raise ValueError("not today")
+
+    compute, found = lattice.compute, elastic.compute
+    monkeypatch.setattr(lattice, "compute", lambda *a: compute(*a, calculator_factory=lambda *_: EMT()))
+    monkeypatch.setattr(elastic, "compute", fail)
+    command = "--kind strain --component xx --value 0.02 --elastic gpaw -o x.cif"
+    status, _, err = build(f"--host Cu {command}")
+    assert status != 0 and "not today" in err and Path(".x.state").is_dir()
+    monkeypatch.setattr(elastic, "compute", lambda *a: found(*a, calculator_factory=lambda *_: EMT()))
+    status, _, err = build(f"--host Ag {command}")
+    assert status == 0, err
+    origin = read_structures("x.cif")[0].info["origin"]["first_principles"]
+    assert origin["lattice"]["parameter"] == pytest.approx(4.06, abs=0.05)  # of EMT; copper has 3.6
 
 
 def test_a_structure_is_that_of_the_study_with_the_same_seed(build):

@@ -93,7 +93,11 @@ def test_generated_documents_are_up_to_date(root):
         ({"models": [{"batchsize": 3}]}, ["models[0].batchsize", "did you mean 'batch_size'"]),
         ({"models": [{"split": {"bye": "image"}}]}, ["models[0].split.bye", "did you mean 'by'"]),
         ({"models": [{"name": "Main"}]}, ["models[0].name", "'Main'"]),
-        ({**AL, "models": [{}, {}]}, ["main with seed 1 is given twice"]),
+        ({**AL, "models": [{}, {}]}, ["main is given twice", "all its seeds"]),
+        ({**AL, "models": [{"seeds": [1]}, {"seeds": [2], "architecture": "resnet18"}]}, ["main is given twice"]),
+        ({"materials": {"space_groups": [225, 225]}}, ["materials.space_groups", "225 is given twice"]),
+        (with_condition(kind="strain", component="xx", values=[float("nan")]), ["conditions[0].values", "finite"]),
+        (with_condition(kind="strain", mode="biaxial", plane=[0, 0, 0], values=[0.01]), ["plane [0, 0, 0] is none"]),
         ({"models": [{"seeds": [2, 2]}]}, ["models[0].seeds", "seed 2 is given twice"]),
         ({**AL, "models": [{"pattern_set": "artcle"}], "pattern_sets": {"article": {}}}, ["did you mean 'article'"]),
         ({"pattern_sets": {"small": {"pixel": 64}}}, ["pattern_sets.small.pixel", "did you mean 'pixels'"]),
@@ -146,11 +150,39 @@ def test_unknown_host_and_element(hosts):
             },
             "defects[1].solute: 'Zz' is no chemical element",
         ),
+        ({"kind": "substitution", "host": "Al", "solute": "Al"}, "Al in place of Al is no defect"),
+        ({"kind": "interstitial", "host": "Al", "solute": "C", "site": "hexagonal"}, "no site 'hexagonal' in fcc"),
+        ({"kind": "dislocation", "host": "Si"}, "a dislocation is built in fcc and bcc crystals; Si is diamond"),
+        ({"kind": "twin", "host": "Si"}, "a twin is built in fcc and bcc crystals; Si is diamond"),
+        (
+            {"kind": "random_defects", "host": "Al", "concentrations": [1e-6]},
+            "1e-06 of 96000 sites is not one defect; the least here is 5.2e-06",
+        ),
+        (
+            {"kind": "point_defects", "host": "Fe", "defects": [{"kind": "vacancy", "concentration": 0.01}]},
+            "0.01 of 16 sites is not one defect",
+        ),
     ]:
-        settings = config.validate({"conditions": [entry]})
+        sized = {} if entry["kind"] not in ("substitution", "interstitial", "point_defects") else {"supercell": [2] * 3}
+        settings = config.validate({"conditions": [{**sized, **entry}]})
         with pytest.raises(config.ConfigError) as error:
             expansion.expand(settings, hosts)
         assert part in str(error.value)
+
+
+def test_a_host_whose_group_no_network_knows_is_refused_before_anything_is_computed(hosts):
+    settings = config.validate(
+        {"materials": {"space_groups": [221, 225]}, "conditions": [{"kind": "pristine", "host": "Fe"}]}
+    )
+    with pytest.raises(config.ConfigError, match=r"conditions\[0\].host: Fe has space group 229, which is not among"):
+        expansion.expand(settings, hosts)
+
+
+def test_lattice_defects_are_refused_where_they_cannot_be_built():
+    from defraction.defects import dislocation, twin
+
+    frames = {"dislocation": tuple(dislocation.FRAMES), "twin": tuple(twin.FRAMES)}
+    assert frames == expansion.LATTICE_DEFECTS
 
 
 def test_ranges_include_both_ends():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from defraction import config, dataset, materials
+from defraction.hosts import read_hosts
 from defraction.learning import labels
 from defraction.pattern_files import DIMENSIONS
 
@@ -79,6 +80,42 @@ def test_hosts_go_where_they_are_sent(hosts):
         rows = dataset.split_table(crystals(), 0.3, seed, hosts=hosts, host_crystals=HOSTS)
         assert {row.material for row in rows if row.host} == {"al", "fe"}
         assert all(row.part == hosts for row in rows if row.host)
+
+
+@pytest.mark.parametrize("by", ["material", "prototype"])
+@pytest.mark.parametrize("hosts", ["train", "held_out"])
+def test_many_hosts_all_go_where_they_are_sent(root, hosts, by):
+    """More of them than a small fraction holds out."""
+    rows = [
+        {key: getattr(m, key) for key in ("material", "space_group", "prototype", "formula")}
+        for m in materials.read_table(root / "resources/materials.csv").values()
+    ]
+    known = {host.name: host.space_group for host in read_hosts(root / "resources/hosts.csv").values()}
+    for seed in range(3):
+        split = dataset.split_table(rows, 0.05, seed, by, hosts, host_crystals=known, validation=0.05)
+        assert {row.part for row in split if row.host} == {hosts}
+        assert sum(row.host for row in split) > 10
+
+
+@pytest.mark.parametrize(("hosts", "by"), [("train", "material"), ("held_out", "material"), ("held_out", "prototype")])
+def test_a_group_of_hosts_only_cannot_be_split(hosts, by):
+    rows = [
+        {"material": f"m{i}", "space_group": 225, "formula": f, "prototype": "p"} for i, f in enumerate(("Al", "Cu"))
+    ]
+    with pytest.raises(ValueError, match="space group 225 has host crystals only"):
+        dataset.split_table(rows, 0.3, 1, by, hosts, host_crystals={"Al": 225, "Cu": 225})
+
+
+def test_hosts_whose_prototypes_are_all_of_a_group_cannot_be_held_out():
+    rows = [
+        {"material": formula, "space_group": 225, "formula": formula, "prototype": prototype}
+        for formula, prototype in (("Al", "p"), ("X", "p"), ("Cu", "q"), ("Y", "q"))
+    ]
+    known = {"Al": 225, "Cu": 225}
+    with pytest.raises(ValueError, match="nothing is left to train on"):
+        dataset.split_table(rows, 0.3, 1, "prototype", "held_out", host_crystals=known)
+    split = dataset.split_table(rows, 0.3, 1, "material", "held_out", host_crystals=known)
+    assert {row.material for row in split if row.part == "held_out"} == {"Al", "Cu"}
 
 
 @pytest.mark.parametrize("hosts", ["train", "held_out"])

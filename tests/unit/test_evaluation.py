@@ -206,28 +206,31 @@ def test_a_pool_of_three_crystals_has_an_interval_of_ensembles():
     )
 
 
-def test_pooled_rows_hold_the_patterns_of_both_members():
+@pytest.mark.parametrize("preset", ["", "-paper"])
+def test_pooled_rows_hold_the_patterns_of_both_members(preset):
+    """Also where a member has a preset of its own in the run."""
     half = right()
     half[:, 0] = LABEL[(213, (0, 0, 1))]
     found = {
         "al-vac": predictions(half),
-        "fe-vac": predictions(right((1, 3, 2, 2, 2, 1), group=229), 229),
+        f"fe-vac{preset}": predictions(right((1, 3, 2, 2, 2, 1), group=229), 229),
         "al-ok": predictions(right()),
         "fe-ok": predictions(right(group=229), 229),
     }
     table = [
         *conditions("al-ok", "fe-ok"),
         *conditions("al-vac", control="al-ok"),
-        *conditions("fe-vac", control="fe-ok"),
+        *conditions(f"fe-vac{preset}", control="fe-ok"),
     ]
     published = [
+        Published("fe-vac", ("fe-vac",), 0.7, "8", "Table 2", ""),
         Published("pooled-vacancy", ("al-vac", "fe-vac"), 0.8, "8", "Table 2", ""),
         Published("pooled-absent", ("al-vac", "fe-not-there"), 0.8, "8", "Table 2", ""),
     ]
     tables = evaluate(found, table, TABLE, SETTINGS, 1, published=published)
     rows, curves = tables["accuracy"], tables["ensembles"]
     names = [row["condition"] for row in rows]
-    assert "pooled-absent" not in names
+    assert "pooled-absent" not in names and rows[names.index(f"fe-vac{preset}")]["published"] == 0.7
     row = rows[names.index("pooled-vacancy")]
     assert row["n_patterns"] == 12 + 24
     assert row["accuracy_label"] == pytest.approx((8 + 24) / 36)  # patterns count, not members

@@ -172,6 +172,13 @@ def test_made_up_pictures_are_grey_and_repeat(kind):
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 
+def test_axes_that_have_a_label_are_not_unknown():
+    assert [5, 1, 1] not in unknown.other_axes([]) and [1, 1, 5] in unknown.other_axes([(0, 0, 1), (3, 3, 4)])
+    assert [1, 1, 5] not in unknown.other_axes([(1, 5, -1)])
+    with pytest.raises(ValueError, match="leave one out"):
+        unknown.other_axes(unknown.OTHER_AXES)
+
+
 def test_from_files_to_threshold(tmp_path, root):
     """Two structure types, a random network: every family is measured and every number is in its range."""
     settings = {
@@ -247,6 +254,11 @@ def test_from_files_to_threshold(tmp_path, root):
     found, logits = openset.features(network, torch.from_numpy(np.concatenate(shown))[:, None])
     scores = openset.Statistics.load(tmp_path / "openset.safetensors").scores(found, logits)[result["score"]]
     assert np.quantile(scores, 0.95) == pytest.approx(result["threshold"], rel=1e-4)
+
+    assert openset.belongs(result, card, tmp_path / "m.safetensors")
+    model.save(model.build("resnet18", len(names)), card, tmp_path / "other.safetensors", tmp_path / "card.json")
+    assert not openset.belongs(result, card, tmp_path / "other.safetensors")  # another seed on the same patterns
+    assert not openset.belongs(result, {"data": {"training_digest": "another"}}, tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(("specimens", "expected"), [("all", 4), ("block", 2)])

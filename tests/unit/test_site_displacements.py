@@ -36,6 +36,18 @@ def test_displacements_come_back_without_their_mean(aluminium):
     assert sites.measure("x_rms", found.displacement) == pytest.approx(np.std(moved[:, 0]))
 
 
+def test_sites_of_a_relaxed_cell_are_those_of_the_cell_as_it_is(aluminium):
+    """Longer by 3 % along x and sheared by 2 %: nothing but that has moved."""
+    atoms = cell(aluminium, defect={"kind": "vacancy"})
+    strained = np.array([[1.03, 0.02, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.99]])
+    atoms.set_cell(atoms.cell @ strained, scale_atoms=True)
+    atoms.positions[5] += [0.05, 0, 0]
+    found = sites.sites_of(atoms, "fcc", "Al")
+    assert np.abs(found.displacement).max() == pytest.approx(0.05 * 106 / 107)
+    shells = sites.shells(found)
+    assert sum(shell.atoms for shell in shells) == 107 and shells[0].distance < 4.06 / np.sqrt(2) * 1.03
+
+
 def test_defects_are_told_from_sites(aluminium):
     empty = sites.sites_of(cell(aluminium, defect={"kind": "vacancy"}), "fcc", "Al")
     assert empty.vacant.shape == (1, 3) and len(empty.site) == 107
@@ -134,7 +146,7 @@ def test_without_a_debye_temperature_there_is_no_debye_model(tmp_path, root, alu
 
 def test_bad_input_is_named(aluminium):
     atoms = cell(aluminium)
-    atoms.info["reference_cell"] = np.diag([4.0, 4.0, 3.0])
+    atoms.info["reference_cell"] = np.diag([4.0, 4.0, 3.6])
     with pytest.raises(ValueError, match="not a supercell"):
         sites.sites_of(atoms, "fcc", "Al")
     with pytest.raises(ValueError, match="unknown quantity"):

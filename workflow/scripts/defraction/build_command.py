@@ -280,10 +280,12 @@ class _Computed:
             return self._from_library("lattice", entry, "json")
         from defraction.first_principles import lattice
 
-        path = self.state / "lattice.json"
+        settings = self._for("lattice")
+        asked = hashlib.sha256(json.dumps([self.row, settings], sort_keys=True).encode()).hexdigest()
+        path = self.state / f"lattice-{asked[:12]}.json"
         if not path.exists():
             self.state.mkdir(exist_ok=True)
-            lattice.compute(self.row, self._for("lattice"), path, None, self.state / "lattice")
+            lattice.compute(self.row, settings, path, None, self.state / "lattice")
         self.origin["lattice"] = {"parameter": json.loads(path.read_text())["lattice_parameter"]}
         return path
 
@@ -413,7 +415,9 @@ def _value(name: str, key: str, words: list[str], field) -> Any:
         raise ValueError(f"{name}: takes one value, not {len(words)}; a sweep belongs into a configuration")
     is_text = str in (field.annotation, *get_args(field.annotation))  # "No" is nobelium there, not false
     values = [word if is_text and word not in ("null", "none") else yaml.safe_load(word) for word in words]
-    return values if key in (*SWEEPS, *LISTS) or len(values) > 1 else values[0]
+    found = values if key in (*SWEEPS, *LISTS) or len(values) > 1 else values[0]
+    one_site = key == "positions" and isinstance(found, list) and not isinstance(found[0], list)
+    return [found] if one_site else found
 
 
 def _default(field) -> str:

@@ -50,7 +50,7 @@ def _distinct(values, what):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Changes(Section):
@@ -88,6 +88,11 @@ class Materials(Section):
         description="further specimens of each clean crystal beside the block of `specimen.repeat`: blocks whose faces "
         "and thickness are drawn at random; snapshots 1, 2, ... of its pattern file",
     )
+
+    @field_validator("space_groups")
+    @classmethod
+    def different(cls, groups):
+        return _distinct(groups, "space group")
 
 
 class Specimen(Section):
@@ -356,6 +361,8 @@ class Strain(Condition):
         }.items():  # fmt: skip
             if getattr(self, key) is not None and self.mode not in modes:
                 raise ValueError(f"the mode {self.mode} takes no {key}")
+        if self.plane is not None and not any(self.plane):
+            raise ValueError("plane [0, 0, 0] is none; give at least one index that is not zero")
         if self.mode == "component" and self.component is None:
             raise ValueError("the mode component needs a component, such as xx")
         if self.mode == "stress" and (self.component is None) == (self.stress is None):
@@ -860,10 +867,13 @@ class Config(Section):
                 "materials.specimens: average_snapshots would mix the specimens of a crystal into one pattern; set one "
                 "of the two back to 0 or false"
             )
-        ids = [(model.name, seed) for model in self.models for seed in model.seeds or [self.seed]]
-        for name, seed in ids:
-            if ids.count((name, seed)) > 1:
-                raise ValueError(f"models: {name} with seed {seed} is given twice; give each model a name of its own")
+        names = [model.name for model in self.models]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"models: {name} is given twice; give each model a name of its own, and one model all its seeds in "
+                    "`seeds`"
+                )
         for i, model in enumerate(self.models):
             if model.pattern_set not in ("main", *self.pattern_sets):
                 near = difflib.get_close_matches(model.pattern_set, ["main", *self.pattern_sets], n=1)

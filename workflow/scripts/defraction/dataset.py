@@ -133,6 +133,11 @@ def split_table(
                 )
             out = [i for i in group_ids if is_host[i] and hosts == "held_out"]
             stay = [i for i in group_ids if is_host[i] and hosts == "train"]
+            if len(group_ids) in (len(out), len(stay)):
+                raise ValueError(
+                    f"split: space group {group} has host crystals only ({', '.join(group_ids)}); with "
+                    f"learning.split.hosts {hosts} nothing is left on the other side. Add crystals of this group"
+                )
             if by == "prototype":
                 kinds = {i: _prototype(crystals[i]) for i in group_ids}
                 chosen, divided = _choose_prototypes(kinds, held_out, seed, out, stay)
@@ -141,7 +146,12 @@ def split_table(
                 chosen = _choose(group_ids, held_out, seed, out, stay)
             part.update(dict.fromkeys(chosen, "held_out"))
             rest = [i for i in group_ids if i not in chosen]
-            if validation and len(rest) > 1:
+            if not rest:
+                raise ValueError(
+                    f"split: the prototypes of the hosts are all of space group {group}, and nothing is left to train "
+                    "on. Add crystals of this group, or set learning.split.by to material"
+                )
+            if validation and len(rest) > max(1, len(stay)):
                 part.update(dict.fromkeys(_choose(rest, validation, f"{seed}:validation", (), stay), "validation"))
 
     trained = {_prototype(crystal) for i, crystal in crystals.items() if part[i] in ("train", BY_IMAGE)}
@@ -196,8 +206,8 @@ def _rank(seed: int | str, name: str) -> str:
 def _choose(
     members: Sequence[str], fraction: float, seed: int | str, first: Sequence[str], last: Sequence[str]
 ) -> set[str]:
-    """About `fraction` of the members, at least one, never all; those of `first` before the others, of `last` after."""
-    count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+    """About `fraction` of the members, at least one, never all; all of `first` and none of `last`."""
+    count = min(max(round(fraction * len(members)), 1, len(first)), len(members) - max(1, len(last)))
     ranked = sorted(members, key=lambda i: (i not in first, i in last, _rank(seed, i)))
     return set(ranked[:count])
 

@@ -10,10 +10,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from typing import Any
 
 from defraction import config as schema
 from defraction.conditions import Condition, seed_of
+from defraction.hosts import BASIS
+
+LATTICE_DEFECTS = {"dislocation": ("fcc", "bcc"), "twin": ("fcc", "bcc")}
+"""Crystal structures in which they are built (`defects.dislocation.FRAMES`, `defects.twin.FRAMES`)."""
 
 PROTOCOLS = {"published": "short run", "equilibrated": "equilibrium"}
 """Protocols of molecular dynamics for people: beside a picture, "published" would read as a picture of the article."""
@@ -39,11 +44,21 @@ def expand(config: schema.Config, hosts: dict) -> dict[str, Condition]:
                 f"{where}.host: unknown host '{entry.host}'; {hint}"
                 f"Known hosts (resources/hosts.csv): {', '.join(hosts)}"
             )
-        if getattr(entry, "solute", None) is not None:
-            _check_element(entry.solute, f"{where}.solute")
-        for number, defect in enumerate(getattr(entry, "defects", [])):
-            if defect.solute is not None:
-                _check_element(defect.solute, f"{where}.defects[{number}].solute")
+        host = hosts[entry.host]
+        if host.space_group not in config.materials.space_groups:
+            raise schema.ConfigError(
+                f"{where}.host: {entry.host} has space group {host.space_group}, which is not among "
+                f"materials.space_groups ({', '.join(map(str, config.materials.space_groups))}): no network would know "
+                "it; add the group or remove the condition"
+            )
+        if entry.kind in LATTICE_DEFECTS and host.crystal_structure not in LATTICE_DEFECTS[entry.kind]:
+            known = " and ".join(LATTICE_DEFECTS[entry.kind])
+            raise schema.ConfigError(
+                f"{where}.host: a {entry.kind} is built in {known} crystals; {entry.host} is {host.crystal_structure}"
+            )
+        for path, defect in _point_defects(entry):
+            _check_point_defect(defect, host, f"{where}{path}")
+        _check_concentrations(entry, host, config, where)
         for condition in _conditions(entry, config):
             known = out.get(condition.id)
             if known is not None and known != condition:
@@ -270,6 +285,52 @@ def _lattice_defect(entry) -> list[Condition]:
 
 def _settings(family: str, **values) -> dict[str, Any]:
     return dict(sorted({"family": family, **values}.items()))
+
+
+def _point_defects(entry) -> list[tuple[str, dict[str, Any]]]:
+    """The point defects of an entry, each with where it stands below the entry."""
+    if entry.kind == "point_defects":
+        found = [(f".defects[{i}]", schema.plain(one)) for i, one in enumerate(entry.defects)]
+    elif entry.kind == "random_defects":
+        found = [("", {"kind": entry.defect, "solute": entry.solute, "site": entry.site})]
+    elif entry.kind in ("vacancy", "substitution", "interstitial"):
+        found = [("", {key: getattr(entry, key, None) for key in ("kind", "solute", "site")})]
+    else:
+        found = []
+    return found
+
+
+def _check_point_defect(defect: dict[str, Any], host: Any, where: str) -> None:
+    """Raise ConfigError for a defect that the host cannot have."""
+    from defraction.defects.point import INTERSTITIAL_SITES
+
+    if defect["solute"] is not None:
+        _check_element(defect["solute"], f"{where}.solute")
+    if defect["kind"] == "substitution" and defect["solute"] == host.name:
+        raise schema.ConfigError(f"{where}.solute: {host.name} in place of {host.name} is no defect")
+    structure, site = host.crystal_structure, defect["site"]
+    if defect["kind"] == "interstitial" and (structure, site) not in INTERSTITIAL_SITES:
+        known = [name for crystal, name in INTERSTITIAL_SITES if crystal == structure]
+        raise schema.ConfigError(
+            f"{where}.site: no site '{site}' in {structure} crystals; there are {', '.join(known)}"
+        )
+
+
+def _check_concentrations(entry, host: Any, config: schema.Config, where: str) -> None:
+    """Raise ConfigError for a concentration that is not one defect in the cell."""
+    if entry.kind == "random_defects":
+        cells, concentrations = config.specimen.repeat, entry.concentrations
+    elif entry.kind == "point_defects":
+        cells, concentrations = entry.supercell, [one.concentration or 0 for one in entry.defects]
+    else:
+        return
+    sites = math.prod(cells) * len(BASIS[host.crystal_structure])
+    for concentration in concentrations:
+        if concentration and concentration * sites < 0.5:
+            raise schema.ConfigError(
+                f"{where}: concentration {concentration:g} of {sites} sites is not one defect; the least here is "
+                f"{0.5 / sites:.2g}"
+            )
 
 
 def _check_element(symbol: str, where: str) -> None:

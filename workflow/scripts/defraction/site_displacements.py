@@ -17,7 +17,7 @@ from ase.io import read
 
 from defraction.first_principles.debye import rms_component
 from defraction.hosts import BASIS
-from defraction.published import PublishedDisplacement, read_displacements, stand_in
+from defraction.published import PublishedDisplacement, is_article, read_displacements, stand_in
 from defraction.tables import write_rows
 
 COLUMNS = (
@@ -26,6 +26,7 @@ COLUMNS = (
 )  # fmt: skip
 QUANTITIES = ("largest", "rms", "x_largest", "x_rms", "x_atoms:0:0.04", "x_atoms:0:0.08")
 """Measured in any case; the article's come on top."""
+RELAXED = 0.05  # a relaxed supercell is strained by less
 BESIDE = 0.25  # of the lattice parameter: an atom further than this from every site is an interstitial
 
 
@@ -35,7 +36,7 @@ class Sites(NamedTuple):
     Attributes:
         site: nearest lattice site of each atom on one, shape (n, 3). displacement: atom minus site, mean removed,
             shape (n, 3). foreign: whether such an atom is not of the host, (n,). vacant: sites without atom, (m, 3).
-            interstitial: positions of atoms on no site, (k, 3). cell: edges of the supercell, (3,).
+            interstitial: positions of atoms on no site, (k, 3). cell: vectors of the supercell, (3, 3).
     """
 
     site: np.ndarray
@@ -50,15 +51,17 @@ def sites_of(atoms: Atoms, crystal_structure: str, host: str) -> Sites:
     """Match the atoms of a supercell of the conventional cell in `atoms.info["reference_cell"]` (cubic, Å) with sites.
 
     The supercell as a whole may be shifted against the sites by less than a quarter of the lattice parameter; the shift
-    is removed with the mean displacement. Raises ValueError for a cell that is no supercell of the conventional one.
+    is removed with the mean displacement. Of a relaxed cell the sites are those of the cell as it is. Raises ValueError
+    for a cell that is no supercell of the conventional one.
     """
     reference = np.asarray(atoms.info["reference_cell"], dtype=float)
     counts = np.asarray(atoms.cell) @ np.linalg.inv(reference)
     repeats = np.rint(np.diag(counts)).astype(int)
-    if not np.allclose(counts, np.diag(repeats), atol=0.02) or (repeats < 1).any():
+    if (repeats < 1).any() or not np.allclose(counts / repeats[:, None], np.eye(3), rtol=0, atol=RELAXED):
         raise ValueError(
             f"{atoms.get_chemical_formula()}: the cell is not a supercell of the conventional cell of {host}"
         )
+    reference = np.asarray(atoms.cell) / repeats[:, None]
     basis = np.array(BASIS[crystal_structure])
     corners = np.stack(np.meshgrid(*[np.arange(n) for n in repeats], indexing="ij"), axis=-1).reshape(-1, 3)
     lattice = (corners[:, None] + basis).reshape(-1, 3)
@@ -77,7 +80,7 @@ def sites_of(atoms: Atoms, crystal_structure: str, host: str) -> Sites:
         foreign=symbols[on_site] != host,
         vacant=lattice[vacant] @ reference,
         interstitial=(fractions[~on_site] % repeats) @ reference,
-        cell=repeats * np.diag(reference),
+        cell=np.array(atoms.cell),
     )
 
 
@@ -106,7 +109,7 @@ def shells(found: Sites) -> list[Shell]:
         raise ValueError(f"shells need one point defect in the cell, not {len(defects)}")
     others = ~found.foreign
     vectors = found.site[others] - defects[0]
-    vectors -= found.cell * np.rint(vectors / found.cell)
+    vectors -= np.rint(vectors @ np.linalg.inv(found.cell)) @ found.cell
     distances = np.linalg.norm(vectors, axis=1)
     moved = found.displacement[others]
     radial = np.einsum("ij,ij->i", moved, vectors) / distances
@@ -195,7 +198,9 @@ def _row(condition: str, quantity: str, snapshots: Sequence[np.ndarray], entry: 
         "max": max(values),
         "debye_classical": None,
         "debye_quantum": None,
-        "measured_on": "" if entry is None or entry.condition == condition else f"instead of {entry.condition}",
+        "measured_on": ""
+        if entry is None or is_article(condition, entry.condition)
+        else f"instead of {entry.condition}",
         "published": None if entry is None else entry.value,
         "page": "" if entry is None else entry.page,
         "where": "" if entry is None else entry.where,

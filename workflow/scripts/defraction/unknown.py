@@ -77,6 +77,18 @@ def unknown_crystal(row: Mapping[str, str]) -> "Atoms":
     return atoms
 
 
+def other_axes(zone_axes: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Axes without a label: those of `OTHER_AXES` that are not, up to signs and order, among the zone axes.
+
+    Raises ValueError if none is left.
+    """
+    labelled = {tuple(sorted(map(abs, axis))) for axis in zone_axes}
+    found = [list(axis) for axis in OTHER_AXES if tuple(sorted(axis)) not in labelled]
+    if not found:
+        raise ValueError("diffraction.zone_axes: all axes that are to be unknown are among them; leave one out")
+    return found
+
+
 def simulate_unknown(
     table: Path | str,
     structures: Mapping[str, Path | str],
@@ -113,8 +125,9 @@ def simulate_unknown(
     places = np.linspace(0, len(held_out) - 1, min(HELD_OUT, len(held_out))).round().astype(int)
     names = [held_out[place].material for place in places]
     known = [(name, read_structures(structures[name])[0]) for name in names]
+    others = other_axes(settings["zone_axes"])
     for name, atoms in known:
-        away = {**base, "zone_axes": [list(axis) for axis in OTHER_AXES]}
+        away = {**base, "zone_axes": others}
         work.append(("other_axes", name, atoms, away, None))
     for tilt in TILTS:
         for number, (name, atoms) in enumerate(known):

@@ -115,6 +115,10 @@ def build(host: Host, settings: dict) -> Atoms:
         inside = np.clip(relative[:, :1] - start, 0.0, count * (spacing + burgers[0]))
         above = relative[:, 1] > 0
         atoms.positions[above] += (shift - inside * burgers / (spacing + burgers[0]))[above]
+        if block.periodic:  # one period of the squeezed part, wherever the block begins
+            begin = lines[0] - spacing / 2 - 1e-6
+            atoms = atoms[(atoms.positions[:, 0] >= begin) & (atoms.positions[:, 0] < begin + outline[0])]
+            atoms.positions[:, 0] = (atoms.positions[:, 0] + 1e-6) % outline[0] - 1e-6
 
     atoms = _cut(atoms, outline, host, block.periodic)
     atoms.info = {

@@ -371,7 +371,13 @@ def _wanted(entry: dict, sites: int) -> int | None:
                 f"{_name(entry)}: concentration {concentration} is not a fraction from 0 to 1 of the lattice sites "
                 "(0.01 is 1 %)"
             )
-        return math.floor(concentration * sites + 0.5)
+        number = math.floor(concentration * sites + 0.5)
+        if concentration and not number:
+            raise ValueError(
+                f"{_name(entry)}: concentration {concentration:g} of {sites} sites is not one defect; the least is "
+                f"{0.5 / sites:.2g}"
+            )
+        return number
     if count is not None and (count != int(count) or count < 0):
         raise ValueError(f"{_name(entry)}: count must be a whole number from 0, not {count}")
     return None if count is None else int(count)

@@ -9,7 +9,7 @@ Every prediction file is read once and reduced to credits of single patterns at 
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from defraction.evaluation.rows import (
 )
 from defraction.evaluation.scoring import Scored, Scorer
 from defraction.learning.labels import LabelRow, read_labels
-from defraction.published import Published, read_published
+from defraction.published import Published, is_article, read_published
 from defraction.tables import write_rows
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,9 @@ def evaluate(
     if not predictions and clean is None:
         raise ValueError("nothing to evaluate: give predictions of conditions or of clean crystals")
     scorer = Scorer(labels, settings, seed)
-    accuracies = {entry.condition: entry.accuracy for entry in published if entry.relation == "="}
+    accuracies = {
+        _own(entry.condition, table) or entry.condition: entry.accuracy for entry in published if entry.relation == "="
+    }
     out: Tables = {name: [] for name in TABLES}
     if clean is not None:
         _add_clean(out, scorer.score(_loaded(clean)), scorer, accuracies, crystals or {})
@@ -132,6 +134,11 @@ def evaluate_files(
     )
     for name, columns in TABLES.items():
         write_rows(outputs[name], columns, tables[name])
+
+
+def _own(condition: str, known: Collection[str]) -> str | None:
+    """The condition of a run that is one of the article, by its id or by its id and a preset; None without one."""
+    return condition if condition in known else next((name for name in known if is_article(name, condition)), None)
 
 
 def _read(path: Path | str) -> list[dict[str, str]]:
@@ -208,12 +215,14 @@ def _add_pool(
     scorer: Scorer,
 ) -> None:
     """The conditions that the article pools, if all of them were predicted; `tail` as in `_add_condition`."""
-    if not all(member + tail in scored for member in entry.members):
+    predicted = [name for name in table if name + tail in scored]
+    ids = [name for member in entry.members if (name := _own(member, predicted)) is not None]
+    if len(ids) < len(entry.members):
         if not tail:
             log.info("%s: not all of %s were predicted, no pooled row", entry.condition, ", ".join(entry.members))
         return
-    name, rows = entry.condition + tail, [table[member] for member in entry.members]
-    members = [scored[member + tail] for member in entry.members]
+    name, rows = entry.condition + tail, [table[member] for member in ids]
+    members = [scored[member + tail] for member in ids]
     controls = [row["control"] + tail for row in rows]
     text = {
         "condition": name,
@@ -222,7 +231,7 @@ def _add_pool(
         "kind": "+".join(dict.fromkeys(row["kind"] for row in rows)),
         "parameter": " + ".join(dict.fromkeys(row["parameter"] for row in rows)),
     }
-    found = [scored[control] for control in controls] if all(control in scored for control in controls) else None
+    perfect = [scored[control] for control in controls] if all(control in scored for control in controls) else None
     number = entry.accuracy if entry.relation == "=" else None
-    out["accuracy"].append(accuracy_row(text, members, found, scorer, number))
+    out["accuracy"].append(accuracy_row(text, members, perfect, scorer, number))
     out["ensembles"] += ensemble_rows(name, members, scorer)

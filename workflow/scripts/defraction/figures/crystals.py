@@ -345,11 +345,13 @@ def _project(axes: Any, found: Sites, lattice: float, colour: str) -> float:
     factor = max(1.0, MAGNIFIED * lattice / max(lengths.max(), 1e-6)) if lengths.max() > 1e-6 else 1.0
     factor = float(f"{factor:.2g}")
     defects = np.concatenate([found.vacant, found.interstitial, found.site[found.foreign]])
-    middle = defects[0] if len(defects) else found.cell / 2
+    half = found.cell.sum(axis=0) / 2
+    middle = defects[0] if len(defects) else half
+    to_cell = np.linalg.inv(found.cell)
 
     def centred(positions: np.ndarray) -> np.ndarray:
         """Periodic images with the first defect in the middle of the picture."""
-        return (positions - middle + found.cell / 2 + 1e-3) % found.cell
+        return (positions - middle + half + 1e-3) @ to_cell % 1.0 @ found.cell
 
     start = centred(found.site)
     end = start + factor * found.displacement

@@ -21,7 +21,7 @@ from defraction.learning.labels import (
     space_groups_of,
     table_of_card,
 )
-from defraction.learning.openset import Statistics, features, log_sum_exp
+from defraction.learning.openset import Statistics, belongs, features, log_sum_exp
 from defraction.pictures import Frame, Options, Picture, frame_of, prepare
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Classifier:
         if (folder / OPENSET).is_file() and (folder / STATISTICS).is_file():
             openset = json.loads((folder / OPENSET).read_text(encoding="utf-8"))
             statistics = Statistics.load(folder / STATISTICS)
-            if openset["training_digest"] != card["data"]["training_digest"]:
+            if not belongs(openset, card, folder / WEIGHTS):
                 raise ValueError(f"{folder}: {OPENSET} belongs to another network than {WEIGHTS}; make it again")
         else:
             log.warning("%s has no open-set statistics: patterns unlike the training patterns go unnoticed", folder)

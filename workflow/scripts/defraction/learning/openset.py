@@ -42,6 +42,7 @@ from defraction.dataset import (
 from defraction.learning import model
 from defraction.learning.labels import LabelRow, space_group_given_label, space_groups_of, table_of_card
 from defraction.learning.train import draw_changes, resample
+from defraction.provenance import sha256
 
 log = logging.getLogger(__name__)
 
@@ -421,10 +422,18 @@ def measure(
         "settings": options,
         "seed": seed,
         "training_digest": card["data"]["training_digest"],
+        "weights": sha256(weights),
     }
     fitted.save(statistics)
     Path(output).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def belongs(openset: Mapping[str, Any], card: Mapping[str, Any], weights: Path | str) -> bool:
+    """Whether what `measure` wrote is of this network; files of older versions name its training data only."""
+    if openset["training_digest"] != card["data"]["training_digest"]:
+        return False
+    return "weights" not in openset or openset["weights"] == sha256(weights)
 
 
 def _auroc(known: _Group, unknown: _Group, score: str, half: int) -> float:
@@ -541,16 +550,20 @@ class _Reader:
         """Scores of sums of two patterns of two crystals, equally bright, the second turned by 90 degrees."""
         rng = np.random.default_rng([self.seed, count])
         drawn: list[np.ndarray] = []
-        for path in (files[i] for i in rng.permutation(len(files))):
-            opened = load_patterns(path, self.specimens)
+        crystal: list[int] = []
+        for number in rng.permutation(len(files)).tolist():
+            opened = load_patterns(files[number], self.specimens)
             flat = opened.intensity.reshape(-1, *opened.intensity.shape[-2:])
             stop = np.hypot(*np.meshgrid(opened.x, opened.y)) < self.card["display"]["beam_stop"]
             for place in rng.choice(len(flat), min(len(flat), max(2, 2 * count // len(files) + 1)), replace=False):
                 one = np.where(stop, 0, flat[place])
                 drawn.append(one / max(float(one.max()), 1e-30))
-        order = rng.permutation(len(drawn))
-        half = min(count, len(drawn) // 2)
-        both = np.stack([drawn[a] + np.rot90(drawn[b]) for a, b in zip(order[:half], order[half:], strict=False)])
+                crystal.append(number)
+        order = rng.permutation(len(drawn)).tolist()
+        pairs = [(a, b) for a, b in zip(order[::2], order[1::2], strict=False) if crystal[a] != crystal[b]][:count]
+        if not pairs:
+            raise ValueError("overlays of two crystals need two held-out crystals; hold more out of the training")
+        both = np.stack([drawn[a] + np.rot90(drawn[b]) for a, b in pairs])
         shown = self.card["display"]
         return self.pictures(display(both, opened.x, opened.y, shown["beam_stop"], shown["decades"]), fitted)
 

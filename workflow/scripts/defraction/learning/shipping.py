@@ -16,7 +16,8 @@ from defraction.dataset import display, load_patterns, members, pattern_mask, re
 from defraction.learning import model
 from defraction.learning.classify import CARD, OPENSET, STATISTICS, WEIGHTS
 from defraction.learning.infer import check_image
-from defraction.learning.openset import features, log_sum_exp, made_up
+from defraction.learning.openset import belongs, features, log_sum_exp, made_up
+from defraction.provenance import sha256
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def ship(
             raise FileNotFoundError(f"{source / name}: is missing{hint}")
     network, card = model.load(source / WEIGHTS, source / CARD)
     openset = json.loads((source / OPENSET).read_text(encoding="utf-8"))
-    if openset["training_digest"] != card["data"]["training_digest"]:
+    if not belongs(openset, card, source / WEIGHTS):
         raise ValueError(f"{source / OPENSET}: belongs to another network than {WEIGHTS}; make it again")
     target.mkdir(parents=True, exist_ok=True)
     partial = target / (WEIGHTS + ".part")
@@ -98,7 +99,8 @@ def ship(
             f"than {LARGEST_DIFFERENCE}; this network cannot be shipped so"
         )
     partial.replace(target / WEIGHTS)
-    shutil.copyfile(source / OPENSET, target / OPENSET)
+    text = json.dumps({**openset, "weights": sha256(target / WEIGHTS)}, indent=1) + "\n"
+    (target / OPENSET).write_text(text, encoding="utf-8")
     shutil.copyfile(source / STATISTICS, target / STATISTICS)
     card = {
         **card,
