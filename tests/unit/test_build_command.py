@@ -266,7 +266,7 @@ def test_gpaw_computes_what_the_library_lacks_and_keeps_log_and_summary(tmp_path
         ("--host Al --kind strain --component xx -o x.cif", "--value: is missing"),
         ("--host Al --kind strain --component xx --value 2 -o x.cif", "--value: strain 2 is beyond 0.2"),
         ("--host Al --kind strain --component xx --value 0.01 0.02 -o x.cif", "a sweep belongs into a configuration"),
-        ("--host Al --kind substitution --supercell 2 2 2 --solute Sj -o x.cif", "'Sj' is no chemical element"),
+        ("--host Al --kind substitution --supercell 2 2 2 --solute Sj -o x.cif", "solute 'Sj' is not a"),
         ("--host Al --kind twin --potential no -o x.cif", "potential 'no' is neither a file nor one of"),
         ("--host Al --kind twin --repeat 2 2 2 -o x.cif", "--repeat: twin takes no repeat"),
         ("--host Al --kind twin --relax -o x.cif", "takes --potential default"),

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from defraction import published
+from defraction import dataset, published
 from defraction.evaluation import comparison, summary
 from defraction.evaluation.columns import TABLES
 from defraction.first_principles.tables import PRESETS
@@ -34,7 +34,8 @@ def row(
     control="",
 ):
     return {
-        "model": of, "condition": condition, "control": control, "kind": kind, "n_patterns": n, "n_effective": n / 3,
+        "model": of, "condition": condition, "control": control, "host": condition[:2].capitalize(), "kind": kind,
+        "n_patterns": n, "n_effective": n / 3,
         "n_copies": 4,
         "accuracy_label": accuracy, "accuracy_label_low": accuracy - 0.05 if low is None else low,
         "accuracy_label_high": accuracy + 0.05 if high is None else high,
@@ -44,7 +45,9 @@ def row(
 
 
 def compare(entry, rows, models=None, reductions=()):
-    return comparison.compare([entry], rows, models or [model()], PATTERNS, reductions)
+    models = models or [model()]
+    trained = {m["model"]: {"Al", "Fe"} if m["hosts"] == "train" else set() for m in models}
+    return comparison.compare([entry], rows, models, trained, PATTERNS, reductions)
 
 
 def entry(condition, accuracy=0.9, relation="=", members=None):
@@ -237,6 +240,16 @@ def test_the_model_that_holds_the_hosts_out_is_named():
     ] * 2
 
 
+@pytest.mark.parametrize("hosts", [set(), {"Fe"}, {"Al", "Fe"}])
+def test_a_host_trains_where_the_split_says_so_whatever_the_setting(hosts):
+    """A table of crystals without Al leaves it out of the training that is said to hold the hosts."""
+    rows = [row("al-pristine", 0.9, kind="pristine"), row("fe-pristine", 0.9, kind="pristine")]
+    for item in ("al-pristine", "fe-pristine"):
+        trained = {"main-seed1": hosts}
+        (found,) = comparison.compare([entry(item)], rows, [model()], trained, PATTERNS, ())
+        assert ("train the network" in found["remark"]) == (item[:2].capitalize() in hosts)
+
+
 def test_seeds_are_those_of_one_name():
     models = [model(seed=1), model(seed=2), model("article", 1, diffraction_model="article")]
     values = {"main-seed1": 0.9, "main-seed2": 0.8, "article-seed1": 0.7}
@@ -313,6 +326,11 @@ def test_tables_of_models_are_joined(tmp_path, root):
 
     labels.write_labels(tmp_path / "labels.csv", zone_axes=[(0, 0, 1)])
     models.write_table(tmp_path / "models.csv", [model() | {"headline": 1}, model(seed=2) | {"headline": 0}])
+    split = dataset.split_table(
+        [{"material": i, "space_group": 225, "formula": f} for i, f in (("a", "Al"), ("b", "Ni"))], 0.5, 1,
+        host_crystals={"Al": 225},
+    )  # fmt: skip
+    dataset.write_split(tmp_path / "split.csv", split)
     tables = {name: [] for name in TABLES}
     for seed in (1, 2):
         for name, columns in TABLES.items():
@@ -323,10 +341,12 @@ def test_tables_of_models_are_joined(tmp_path, root):
             tables[name].append(path)
     outputs = {n: tmp_path / f"{n}.csv" for n in (*TABLES, "comparison", "spread", "resolution", "classes")}
     summary.summarise_files(
-        tables, tmp_path / "models.csv", root / "resources/paper/published.csv", tmp_path / "labels.csv", outputs,
-        PATTERNS, [],
+        tables, [tmp_path / "split.csv"] * 2, tmp_path / "models.csv", root / "resources/paper/published.csv",
+        tmp_path / "labels.csv", outputs, PATTERNS, [],
     )  # fmt: skip
     with outputs["accuracy"].open() as handle:
         assert [r["model"] for r in csv.DictReader(handle)] == ["main-seed1", "main-seed2"]
     with outputs["comparison"].open() as handle:
-        assert {(r["item"], r["published"]) for r in csv.DictReader(handle)} == {("al-pristine", "0.986500")}
+        joined = list(csv.DictReader(handle))
+    assert {(r["item"], r["published"]) for r in joined} == {("al-pristine", "0.986500")}
+    assert all("its patterns train the network" in r["remark"] for r in joined)

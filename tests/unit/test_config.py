@@ -140,23 +140,23 @@ def test_unreadable_files(tmp_path):
 def test_unknown_host_and_element(hosts):
     for entry, part in [
         ({"kind": "pristine", "host": "All"}, "did you mean 'Al'"),
-        ({"kind": "substitution", "host": "Al", "solute": "Zz", "supercell": [1, 1, 1]}, "'Zz' is no chemical element"),
+        ({"kind": "substitution", "host": "Al", "solute": "Zz", "supercell": [1, 1, 1]}, "solute 'Zz' is not a"),
         (
             {
                 "kind": "point_defects",
                 "host": "Al",
                 "supercell": [2, 2, 2],
-                "defects": [{"kind": "vacancy"}, {"kind": "substitution", "solute": "Zz"}],
+                "defects": [{"kind": "vacancy"}, {"kind": "substitution", "solute": "SI"}],
             },
-            "defects[1].solute: 'Zz' is no chemical element",
+            "conditions[0].defects[1]: solute 'SI' is not a chemical element; did you mean 'Si'?",
         ),
-        ({"kind": "substitution", "host": "Al", "solute": "Al"}, "Al in place of Al is no defect"),
-        ({"kind": "interstitial", "host": "Al", "solute": "C", "site": "hexagonal"}, "no site 'hexagonal' in fcc"),
+        ({"kind": "substitution", "host": "Al", "solute": "Al"}, "conditions[0]: substituting Al in"),
+        ({"kind": "interstitial", "host": "Al", "solute": "C", "site": "hexagonal"}, "site 'hexagonal' in fcc; choose"),
         ({"kind": "dislocation", "host": "Si"}, "a dislocation is built in fcc and bcc crystals; Si is diamond"),
         ({"kind": "twin", "host": "Si"}, "a twin is built in fcc and bcc crystals; Si is diamond"),
         (
             {"kind": "random_defects", "host": "Al", "concentrations": [1e-6]},
-            "1e-06 of 96000 sites is not one defect; the least here is 5.2e-06",
+            "1e-06 of 96000 sites is not one defect; the least is 5.2e-06",
         ),
         (
             {"kind": "point_defects", "host": "Fe", "defects": [{"kind": "vacancy", "concentration": 0.01}]},

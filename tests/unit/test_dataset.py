@@ -102,7 +102,7 @@ def test_a_group_of_hosts_only_cannot_be_split(hosts, by):
     rows = [
         {"material": f"m{i}", "space_group": 225, "formula": f, "prototype": "p"} for i, f in enumerate(("Al", "Cu"))
     ]
-    with pytest.raises(ValueError, match="space group 225 has host crystals only"):
+    with pytest.raises(ValueError, match=f"hosts {hosts}, no crystal of space group 225 is left to"):
         dataset.split_table(rows, 0.3, 1, by, hosts, host_crystals={"Al": 225, "Cu": 225})
 
 
@@ -112,7 +112,7 @@ def test_hosts_whose_prototypes_are_all_of_a_group_cannot_be_held_out():
         for formula, prototype in (("Al", "p"), ("X", "p"), ("Cu", "q"), ("Y", "q"))
     ]
     known = {"Al": 225, "Cu": 225}
-    with pytest.raises(ValueError, match="nothing is left to train on"):
+    with pytest.raises(ValueError, match="is left to train on"):
         dataset.split_table(rows, 0.3, 1, "prototype", "held_out", host_crystals=known)
     split = dataset.split_table(rows, 0.3, 1, "material", "held_out", host_crystals=known)
     assert {row.material for row in split if row.part == "held_out"} == {"Al", "Cu"}

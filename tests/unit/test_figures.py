@@ -10,7 +10,7 @@ import pytest
 from ase.io import write
 from netCDF4 import Dataset
 
-from defraction import conditions, config, expansion, hosts, models, panels, published
+from defraction import conditions, config, dataset, expansion, hosts, models, panels, published
 from defraction.evaluation.columns import TABLES
 from defraction.evaluation.evaluate import evaluate
 from defraction.evaluation.predictions import Predictions
@@ -58,6 +58,8 @@ def study(tmp_path_factory, root):
     conditions.write_table(found, folder / "conditions.csv")
     models.write_table(folder / "models.csv", models.rows(checked))
     table = labels.write_labels(folder / "labels.csv", zone_axes=AXES)
+    crystals = [{"material": i, "space_group": 225, "formula": f} for i, f in (("a", "Al"), ("b", "Ni"))]
+    dataset.write_split(folder / "split.csv", dataset.split_table(crystals, 0.5, 1, host_crystals={"Al": 225}))
     settings = {"ensemble_sizes": [1, 2, 3], "draws": 20, "confidence": 0.95, "calibration_bins": 5}
     tables = {name: [] for name in TABLES}
     with (folder / "conditions.csv").open() as handle:
@@ -77,7 +79,8 @@ def study(tmp_path_factory, root):
     outputs = {n: folder / f"{n}.csv" for n in (*TABLES, "comparison", "spread", "resolution", "classes")}
     shape = {"zone_axes": 3, "voltages": 2, "camera_lengths": 2}
     summarise_files(
-        tables, folder / "models.csv", root / "resources/paper/published.csv", folder / "labels.csv", outputs,
+        tables, [folder / "split.csv"] * len(tables["accuracy"]), folder / "models.csv",
+        root / "resources/paper/published.csv", folder / "labels.csv", outputs,
         {"main": {"pixels": 256, **shape}, "fine": {"pixels": 128, **shape}}, REDUCTIONS,
     )  # fmt: skip
     (folder / "figures").mkdir()

@@ -104,6 +104,7 @@ rule summarise:
         mistakes=expand("results/evaluation/{model}/mistakes.csv", model=MODELS),
         calibration=expand("results/evaluation/{model}/calibration.csv", model=MODELS),
         reliability=expand("results/evaluation/{model}/reliability.csv", model=MODELS),
+        splits=expand("results/models/{model}/split.csv", model=MODELS),
         models="results/models.csv",
         labels="results/labels.csv",
         published="resources/paper/published.csv",

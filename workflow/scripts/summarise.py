@@ -6,6 +6,7 @@ with job(snakemake) as run:
 
     summarise_files(
         {name: run.input[name] for name in TABLES},
+        run.input.splits,
         run.input.models,
         run.input.published,
         run.input.labels,

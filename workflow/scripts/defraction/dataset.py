@@ -133,24 +133,20 @@ def split_table(
                 )
             out = [i for i in group_ids if is_host[i] and hosts == "held_out"]
             stay = [i for i in group_ids if is_host[i] and hosts == "train"]
-            if len(group_ids) in (len(out), len(stay)):
-                raise ValueError(
-                    f"split: space group {group} has host crystals only ({', '.join(group_ids)}); with "
-                    f"learning.split.hosts {hosts} nothing is left on the other side. Add crystals of this group"
-                )
             if by == "prototype":
                 kinds = {i: _prototype(crystals[i]) for i in group_ids}
                 chosen, divided = _choose_prototypes(kinds, held_out, seed, out, stay)
                 rule.update(dict.fromkeys(divided, "material"))
             else:
                 chosen = _choose(group_ids, held_out, seed, out, stay)
-            part.update(dict.fromkeys(chosen, "held_out"))
             rest = [i for i in group_ids if i not in chosen]
-            if not rest:
+            if not chosen or not rest:
+                mend = ", or set learning.split.by to material" if by == "prototype" else ""
                 raise ValueError(
-                    f"split: the prototypes of the hosts are all of space group {group}, and nothing is left to train "
-                    "on. Add crystals of this group, or set learning.split.by to material"
+                    f"split: with learning.split.hosts {hosts}, no crystal of space group {group} is left to "
+                    f"{'train on' if chosen else 'hold out'} ({', '.join(group_ids)}). Add crystals of this group{mend}"
                 )
+            part.update(dict.fromkeys(chosen, "held_out"))
             if validation and len(rest) > max(1, len(stay)):
                 part.update(dict.fromkeys(_choose(rest, validation, f"{seed}:validation", (), stay), "validation"))
 
@@ -206,8 +202,9 @@ def _rank(seed: int | str, name: str) -> str:
 def _choose(
     members: Sequence[str], fraction: float, seed: int | str, first: Sequence[str], last: Sequence[str]
 ) -> set[str]:
-    """About `fraction` of the members, at least one, never all; all of `first` and none of `last`."""
-    count = min(max(round(fraction * len(members)), 1, len(first)), len(members) - max(1, len(last)))
+    """About `fraction` of the members, at least one and not all, but whatever it is all of `first`, none of `last`."""
+    count = min(max(round(fraction * len(members)), 1), len(members) - max(1, len(last)))
+    count = max(count, len(first))
     ranked = sorted(members, key=lambda i: (i not in first, i in last, _rank(seed, i)))
     return set(ranked[:count])
 
@@ -255,6 +252,11 @@ def _choose_patterns(
 def _prototype(crystal: Mapping[str, Any]) -> tuple[int, str]:
     known = crystal.get("prototype") not in (None, "", "-")
     return int(crystal["space_group"]), str(crystal["prototype" if known else "material"])
+
+
+def trained_hosts(rows: Iterable[SplitRow]) -> set[str]:
+    """Formulas of the host crystals of a split whose patterns, or some of them, train."""
+    return {row.formula for row in rows if row.host and row.part in ("train", BY_IMAGE)}
 
 
 def assert_disjoint(rows: Sequence[SplitRow]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from defraction import config as schema
 from defraction.conditions import Condition, seed_of
-from defraction.hosts import BASIS
+from defraction.hosts import Host, unit_cell
 
 LATTICE_DEFECTS = {"dislocation": ("fcc", "bcc"), "twin": ("fcc", "bcc")}
 """Crystal structures in which they are built (`defects.dislocation.FRAMES`, `defects.twin.FRAMES`)."""
@@ -56,9 +56,7 @@ def expand(config: schema.Config, hosts: dict) -> dict[str, Condition]:
             raise schema.ConfigError(
                 f"{where}.host: a {entry.kind} is built in {known} crystals; {entry.host} is {host.crystal_structure}"
             )
-        for path, defect in _point_defects(entry):
-            _check_point_defect(defect, host, f"{where}{path}")
-        _check_concentrations(entry, host, config, where)
+        _check_point_defects(entry, host, config, where)
         for condition in _conditions(entry, config):
             known = out.get(condition.id)
             if known is not None and known != condition:
@@ -288,55 +286,30 @@ def _settings(family: str, **values) -> dict[str, Any]:
 
 
 def _point_defects(entry) -> list[tuple[str, dict[str, Any]]]:
-    """The point defects of an entry, each with where it stands below the entry."""
+    """The point defects of an entry as `defects.point` takes them, each with where it stands below the entry."""
+    keys = ("kind", "solute", "site", "concentration")
     if entry.kind == "point_defects":
-        found = [(f".defects[{i}]", schema.plain(one)) for i, one in enumerate(entry.defects)]
-    elif entry.kind == "random_defects":
-        found = [("", {"kind": entry.defect, "solute": entry.solute, "site": entry.site})]
-    elif entry.kind in ("vacancy", "substitution", "interstitial"):
-        found = [("", {key: getattr(entry, key, None) for key in ("kind", "solute", "site")})]
-    else:
-        found = []
-    return found
-
-
-def _check_point_defect(defect: dict[str, Any], host: Any, where: str) -> None:
-    """Raise ConfigError for a defect that the host cannot have."""
-    from defraction.defects.point import INTERSTITIAL_SITES
-
-    if defect["solute"] is not None:
-        _check_element(defect["solute"], f"{where}.solute")
-    if defect["kind"] == "substitution" and defect["solute"] == host.name:
-        raise schema.ConfigError(f"{where}.solute: {host.name} in place of {host.name} is no defect")
-    structure, site = host.crystal_structure, defect["site"]
-    if defect["kind"] == "interstitial" and (structure, site) not in INTERSTITIAL_SITES:
-        known = [name for crystal, name in INTERSTITIAL_SITES if crystal == structure]
-        raise schema.ConfigError(
-            f"{where}.site: no site '{site}' in {structure} crystals; there are {', '.join(known)}"
-        )
-
-
-def _check_concentrations(entry, host: Any, config: schema.Config, where: str) -> None:
-    """Raise ConfigError for a concentration that is not one defect in the cell."""
+        return [(f".defects[{i}]", {key: getattr(one, key) for key in keys}) for i, one in enumerate(entry.defects)]
     if entry.kind == "random_defects":
-        cells, concentrations = config.specimen.repeat, entry.concentrations
-    elif entry.kind == "point_defects":
-        cells, concentrations = entry.supercell, [one.concentration or 0 for one in entry.defects]
-    else:
+        one = {"kind": entry.defect, "solute": entry.solute, "site": entry.site}
+        return [("", {**one, "concentration": concentration}) for concentration in entry.concentrations]
+    if entry.kind in ("vacancy", "substitution", "interstitial"):
+        return [("", {key: getattr(entry, key, None) for key in keys})]
+    return []
+
+
+def _check_point_defects(entry, host: Host, config: schema.Config, where: str) -> None:
+    """Raise ConfigError for a point defect that the host cannot have, or a concentration that is not one defect."""
+    defects = _point_defects(entry)
+    if not defects:
         return
-    sites = math.prod(cells) * len(BASIS[host.crystal_structure])
-    for concentration in concentrations:
-        if concentration and concentration * sites < 0.5:
-            raise schema.ConfigError(
-                f"{where}: concentration {concentration:g} of {sites} sites is not one defect; the least here is "
-                f"{0.5 / sites:.2g}"
-            )
+    from defraction.defects.point import check_entry, wanted
 
-
-def _check_element(symbol: str, where: str) -> None:
-    from ase.data import chemical_symbols
-
-    if symbol not in chemical_symbols[1:]:
-        near = difflib.get_close_matches(symbol.capitalize(), chemical_symbols[1:], n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise schema.ConfigError(f"{where}: '{symbol}' is no chemical element{hint}")
+    unit = unit_cell(host)
+    cells = config.specimen.repeat if entry.kind == "random_defects" else entry.supercell
+    for path, defect in defects:
+        try:
+            check_entry(defect, unit)
+            wanted(defect, math.prod(cells) * len(unit))
+        except ValueError as error:
+            raise schema.ConfigError(f"{where}{path}: {error}") from error

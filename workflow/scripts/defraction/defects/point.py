@@ -3,6 +3,7 @@
 The cells are unrelaxed; relaxation is first_principles/relax.py, displacements are told by site_displacements.py.
 """
 
+import difflib
 import json
 import math
 from functools import cache
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import chemical_symbols
 from ase.geometry import get_distances
 
 from defraction.hosts import BASIS, Host, unit_cell
@@ -135,7 +136,7 @@ def point_defect(unit: Atoms, settings: dict, periodic: bool = True) -> Atoms:
     if not entries:
         raise ValueError("the list of defects is empty; for the perfect crystal give no defects")
     for entry in entries:
-        _check_entry(entry, unit)
+        check_entry(entry, unit)
     if "supercell" not in settings:
         raise ValueError("a point defect needs the setting supercell, three numbers of cells such as [3, 3, 3]")
     separation, seed = settings.get("minimum_separation"), settings.get("seed")
@@ -145,10 +146,10 @@ def point_defect(unit: Atoms, settings: dict, periodic: bool = True) -> Atoms:
         for site in _chosen(crowd, entry, number):
             crowd.place(entry, number, site)
     for number, entry in enumerate(entries):
-        if (wanted := _wanted(entry, len(perfect))) is not None:
+        if (number_wanted := wanted(entry, len(perfect))) is not None:
             if seed is None or isinstance(seed, bool) or seed != int(seed) or seed < 0:
                 raise ValueError(f"defects at random sites need a seed, a whole number from 0, not {seed!r}")
-            crowd.place_at_random(entry, number, wanted, np.random.default_rng([int(seed), number]))
+            crowd.place_at_random(entry, number, number_wanted, np.random.default_rng([int(seed), number]))
 
     atoms = crowd.atoms()
     atoms.info["repeat"] = [int(n) for n in settings.get("repeat") or [1, 1, 1]]
@@ -339,8 +340,13 @@ def _orbit(structure: str, site: str) -> np.ndarray:
     return np.array(orbit)
 
 
-def _check_entry(entry: dict, unit: Atoms) -> None:
-    """Raise ValueError unless one entry of defects is complete, without contradiction and known."""
+def check_entry(entry: dict, unit: Atoms) -> None:
+    """Raise ValueError unless an entry of defects is complete, without contradiction and possible in the crystal.
+
+    Args:
+        entry: one of the defects of `point_defect`, keys `ENTRY_KEYS`; what is absent or None is not given.
+        unit: conventional cell of the host.
+    """
     unknown = sorted(set(entry) - set(ENTRY_KEYS))
     if unknown:
         raise ValueError(f"unknown setting {', '.join(unknown)} of a point defect; known are {', '.join(ENTRY_KEYS)}")
@@ -351,8 +357,10 @@ def _check_entry(entry: dict, unit: Atoms) -> None:
         raise ValueError(f"a {kind} {'takes no' if kind == 'vacancy' else 'needs a'} solute, got {solute!r}")
     if (kind == "interstitial") != (site is not None):
         raise ValueError(f"a {kind} {'needs a' if kind == 'interstitial' else 'takes no'} site, got {site!r}")
-    if solute is not None and solute not in atomic_numbers:
-        raise ValueError(f"solute {solute!r} is not a chemical element")
+    if solute is not None and solute not in chemical_symbols[1:]:
+        near = difflib.get_close_matches(solute.capitalize(), chemical_symbols[1:], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"solute {solute!r} is not a chemical element{hint}")
     if kind == "substitution" and solute in unit.get_chemical_symbols():
         raise ValueError(f"substituting {solute} in a crystal of {solute} is no defect")
     if kind == "interstitial":
@@ -362,8 +370,11 @@ def _check_entry(entry: dict, unit: Atoms) -> None:
         raise ValueError(f"{_name(entry)}: give one of {', '.join(PLACEMENTS)}, not {' and '.join(given)}")
 
 
-def _wanted(entry: dict, sites: int) -> int | None:
-    """How many defects of an entry go to random sites; None for an entry whose sites are chosen."""
+def wanted(entry: dict, sites: int) -> int | None:
+    """How many defects of an entry go to random sites of `sites` lattice sites; None: they are chosen.
+
+    Raises ValueError for a count that is no whole number, or a concentration that is no fraction or no whole defect.
+    """
     count, concentration = entry.get("count"), entry.get("concentration")
     if concentration is not None:
         if not 0 <= concentration <= 1:

@@ -1,6 +1,6 @@
 """The article beside us: each of its statements about an accuracy with what every model of a run measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -40,7 +40,7 @@ class _Measured:
         values: accuracies, limit and loss, by column. interval, loss_interval: of `accuracy_label` and `loss_label`.
         controls: ids of the matched controls, without `SHOWN`; empty where the conditions are controls themselves.
         control_accuracy: accuracy over labels of the controls; None where there are none.
-        pristine: whether these are hosts without a defect.
+        hosts: names of the hosts, if all are without a defect; else empty.
     """
 
     conditions: tuple[str, ...]
@@ -53,13 +53,14 @@ class _Measured:
     controls: tuple[str, ...]
     control_accuracy: float | None
     control_interval: Interval
-    pristine: bool
+    hosts: frozenset[str]
 
 
 def compare(
     published: Sequence[Published],
     rows: Sequence[Row],
     models: Sequence[Row],
+    trained: Mapping[str, Collection[str]],
     patterns: Mapping[str, Mapping[str, int]],
     reductions: Sequence[str],
 ) -> list[Row]:
@@ -75,13 +76,13 @@ def compare(
 
     Args:
         rows: the accuracy table of all models, numbers as float, empty cells None. models: the table of models.
+        trained: for each of them the hosts whose patterns, or some of them, train it (`dataset.trained_hosts`).
         patterns: for each set of patterns `pixels` and the numbers of `zone_axes`, `voltages` and `camera_lengths`.
         reductions: the configuration's list of what it reduces.
     """
     tables: dict[str, dict[str, Row]] = {}
     for row in rows:
         tables.setdefault(row["model"], {})[row["condition"]] = row
-    strict = list(dict.fromkeys(model["name"] for model in models if model["hosts"] == "held_out"))
     out = []
     for entry in published:
         for tail in ("", SHOWN):
@@ -91,11 +92,15 @@ def compare(
                 if (ours := _measure(entry, tail, tables.get(model["model"], {}))) is not None
             ]
             seeds: dict[str, list[float]] = {}
+            strict = []
             for model, ours in measured:
                 seeds.setdefault(model["name"], []).append(ours.values["accuracy_label"])
+                if not ours.hosts.intersection(trained[model["model"]]) and model["name"] not in strict:
+                    strict.append(model["name"])
             for model, ours in measured:
                 shape = patterns[model["pattern_set"]]
-                out.append(_row(entry, tail, model, ours, seeds[model["name"]], shape, reductions, strict))
+                known = bool(ours.hosts.intersection(trained[model["model"]]))
+                out.append(_row(entry, tail, model, ours, seeds[model["name"]], shape, reductions, known, strict))
     return out
 
 
@@ -149,7 +154,7 @@ def _measure(entry: Published, tail: str, table: Mapping[str, Row]) -> _Measured
         controls=tuple(name.removesuffix(SHOWN) for name in controls),
         control_accuracy=control_accuracy,
         control_interval=control_interval,
-        pristine=all(row["kind"] == "pristine" for row in members),
+        hosts=frozenset(row["host"] for row in members if all(one["kind"] == "pristine" for one in members)),
     )
 
 
@@ -165,13 +170,15 @@ def _row(
     seeds: Sequence[float],
     shape: Mapping[str, int],
     reductions: Sequence[str],
+    known: bool,
     strict: Sequence[str],
 ) -> Row:
     """A row of the comparison.
 
     Args:
         tail: as in `_measure`. model: its row of the table of models. seeds: accuracies of all models of its name.
-        shape: of its set of patterns, by the keys of `PRINTED`. strict: names of the models with the hosts held out.
+        shape: of its set of patterns, by the keys of `PRINTED`. known: whether patterns of these crystals train it.
+        strict: names of the models of which this is not so.
     """
     fewer = [
         f"{shape[key]} {key.replace('_', ' ')} instead of {number}"
@@ -187,7 +194,7 @@ def _row(
         remarks.append("reduced: " + "; ".join(reductions))
     if model["split_by"] != "image" and entry.condition == CLEAN:
         remarks.append(f"split by {model['split_by']}")
-    if ours.pristine and model["hosts"] == "train":
+    if known:
         where = f"in {' and '.join(strict)}" if strict else "in no model of this run"
         some = "part of its patterns trains" if model["split_by"] == "image" else "its patterns train"
         remarks.append(f"{some} the network; held out {where}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from defraction.dataset import read_split, trained_hosts
 from defraction.evaluation.columns import TABLES, TEXTS
 from defraction.evaluation.comparison import COMPARISON_COLUMNS, compare
 from defraction.evaluation.extinction import write_classes
@@ -39,6 +40,7 @@ Row = dict[str, Any]
 
 def summarise_files(
     tables: Mapping[str, Sequence[Path | str]],
+    splits: Sequence[Path | str],
     models: Path | str,
     published: Path | str,
     labels: Path | str,
@@ -49,7 +51,8 @@ def summarise_files(
     """Join the tables of all models and write what is made of them.
 
     Args:
-        tables: files of every model by name of the table (`columns.TABLES`), all in the same order of models.
+        tables: files of every model by name of the table (`columns.TABLES`), all in the order of the table `models`.
+        splits: tables of the split of every model, in the same order.
         outputs: a path for each of these names and for `comparison`, `spread`, `resolution` and `classes`.
         patterns: for each set of patterns `pixels` and the numbers of `zone_axes`, `voltages` and `camera_lengths`.
         reductions: the configuration's list of what it reduces.
@@ -64,7 +67,8 @@ def summarise_files(
     catalogue = read_table(models)
     write_rows(outputs["spread"], SPREAD_COLUMNS, spread(rows, catalogue))
     write_rows(outputs["resolution"], RESOLUTION_COLUMNS, resolution(rows, catalogue))
-    found = compare(read_published(published), rows, catalogue, patterns, reductions)
+    trained = {model["model"]: trained_hosts(read_split(path)) for model, path in zip(catalogue, splits, strict=True)}
+    found = compare(read_published(published), rows, catalogue, trained, patterns, reductions)
     write_rows(outputs["comparison"], COMPARISON_COLUMNS, found)
     write_classes(outputs["classes"], labels)
 
