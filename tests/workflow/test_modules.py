@@ -58,8 +58,8 @@ MODULES = {
         diffraction/settings diffraction/specimen diffraction/spots""",
     "unknown_patterns": "unknown",
     # Learning
-    "patterns split networks": "pattern_files",
-    "unknown_patterns split networks": "dataset",
+    "patterns split networks summarise": "pattern_files",
+    "unknown_patterns split networks summarise": "dataset",
     "labels unknown_patterns split networks tables report": "learning/labels",
     "networks": "learning/model learning/resnet learning/train",
     "train": "learning/parallel learning/worker",
