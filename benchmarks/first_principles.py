@@ -7,6 +7,8 @@
     python benchmarks/first_principles.py library
     python benchmarks/first_principles.py motion --protocol published --supercell 2 --temperature 300 --seeds 3
     python benchmarks/first_principles.py forces --entry al-thermal-equilibrated-300K-2x2x2 --mesh 1 3
+    python benchmarks/first_principles.py resumed --preset smoke --supercell 1 --temperature 300 --seeds 3
+    python benchmarks/first_principles.py hosts --preset smoke --names Si Cu W Ni
     python benchmarks/first_principles.py tables        (writes what was found into docs/validation.md)
 
 Cells have the lattice constant of the preset `paper` (resources/structures/lattice) or that of --lattice-parameter.
@@ -19,8 +21,10 @@ import hashlib
 import json
 import logging
 import math
+import multiprocessing
 import os
 import re
+import shutil
 import statistics
 import sys
 import time
@@ -32,13 +36,14 @@ sys.path.insert(0, str(ROOT / "workflow/scripts"))
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+import numpy as np  # noqa: E402
 from ase.data import atomic_masses  # noqa: E402
 from ase.io import read  # noqa: E402
 
 from defraction.first_principles import aimd, elastic, formation, lattice, relax  # noqa: E402
 from defraction.first_principles.calculator import Ladder, calculator  # noqa: E402
 from defraction.first_principles.debye import rms_component  # noqa: E402
-from defraction.first_principles.library import Library  # noqa: E402
+from defraction.first_principles.library import Entry, Library  # noqa: E402
 from defraction.first_principles.settings import settings_for  # noqa: E402
 from defraction.hosts import read_hosts, unit_cell  # noqa: E402
 from defraction.published import read_displacements  # noqa: E402
@@ -49,6 +54,11 @@ LIBRARY = ROOT / "resources/structures"
 STATE = ROOT / "results/.restart/validation"
 GIGAPASCAL = 160.21766208  # in eV/Å^3
 NOT_YET = "not computed yet"
+
+
+def cpu_time() -> float:
+    """[s] of this process and of those that it has started and that have ended."""
+    return sum(os.times()[:4])
 
 
 class Table:
@@ -66,10 +76,10 @@ class Table:
         digest = hashlib.sha256(json.dumps([self.name, key, settings], sort_keys=True).encode()).hexdigest()[:16]
         folder = STATE / self.name / digest
         folder.mkdir(parents=True, exist_ok=True)
-        spent = time.process_time()
+        before = cpu_time()
         with open(folder / "calculator.txt", "a") as log:
             result = compute(folder, log)
-        row = {"key": key, **result, "settings": settings, "cpu_seconds": round(time.process_time() - spent, 1)}
+        row = {"key": key, **result, "settings": settings, "cpu_seconds": round(cpu_time() - before, 1)}
         self.rows.append(row)
         RESULTS.mkdir(parents=True, exist_ok=True)
         command = f"python benchmarks/first_principles.py {' '.join(sys.argv[1:])}"
@@ -266,6 +276,84 @@ def run_forces(arguments, hosts) -> None:
         table.row({"entry": entry.stem.name, "kpoints": [points] * 3}, settings, compute)
 
 
+def run_resumed(arguments, hosts) -> None:
+    """Molecular dynamics in a thermostat, 125 steps, killed by `kill -9` after 40 and resumed, beside the unbroken run.
+
+    The noise of the thermostat is the same, so the two differ by what self-consistency leaves in the forces.
+    """
+    n, kelvin, host = arguments.supercell, arguments.temperature, hosts[arguments.host]
+    table = Table(f"resumed-{arguments.host.lower()}")
+    a = lattice_parameter(arguments)
+    atoms = unit_cell(host, a).repeat(n)
+    overrides = electronic(arguments)
+    overrides["aimd"] = {"equilibration": 65, "snapshots": 15, "every": 4}
+    for seed in range(1, arguments.seeds + 1):
+        settings = settings_for(
+            vars(host), arguments.preset, "aimd", supercell=[n] * 3, temperature=kelvin, protocol="equilibrated",
+            seed=seed, overrides=overrides,
+        )  # fmt: skip
+
+        def compute(folder, log, settings=settings):
+            survived = killed_after(40, folder / "resumed", atoms, settings)
+            found = {"atoms": len(atoms), "killed_after": survived.count(b"\n") - 2}
+            paths = []
+            for name in ("unbroken", "resumed"):
+                _, summary = aimd.run(atoms, settings, calculator, folder / name, log)
+                found[name] = {
+                    "temperature": statistics.mean(summary["temperatures"]),
+                    "mean_square": statistics.mean(row["length_rms"] ** 2 / 3 for row in summary["snapshots"]),
+                }
+                lines = (folder / name / "aimd.jsonl").read_bytes()
+                paths.append(np.array([json.loads(line)["positions"] for line in lines.splitlines()[1:]]))
+            if not lines.startswith(survived):
+                sys.exit("the run was begun anew, not resumed")
+            return {**found, "farthest_apart": float(np.linalg.norm(paths[0] - paths[1], axis=2).max())}
+
+        key = {"seed": seed, "supercell": n, **{k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}}
+        table.row({**key, "lattice_parameter": a}, settings, compute)
+
+
+def killed_after(steps: int, folder: Path, atoms, settings: dict) -> bytes:
+    """Begin a run in a process of its own, kill it once so many steps are on disk; returns the whole lines that are."""
+    shutil.rmtree(folder, ignore_errors=True)
+    frames = folder / "aimd.jsonl"
+    job = multiprocessing.get_context("spawn").Process(target=aimd.run, args=(atoms, settings, calculator, folder))
+    job.start()
+    while not frames.exists() or frames.read_bytes().count(b"\n") < steps + 2:  # the fingerprint and step 0 come first
+        if not job.is_alive():
+            sys.exit("the run ended before it could be killed")
+        time.sleep(0.01)
+    job.kill()
+    job.join()
+    survived = frames.read_bytes()
+    return survived[: survived.rfind(b"\n") + 1]
+
+
+def run_hosts(arguments, hosts) -> None:
+    """Lattice constant and vacancy in one conventional cell of hosts whose settings follow from rules."""
+    table = Table("hosts")
+    for name in arguments.names:
+        host = hosts[name]
+        settings, relaxation = (settings_for(vars(host), arguments.preset, task) for task in ("lattice", "relax"))
+
+        def compute(folder, log, host=host, settings=settings, relaxation=relaxation):
+            found = lattice.equation_of_state(vars(host), settings, folder / "lattice", log)
+            atoms = unit_cell(host, found["lattice_parameter"])
+            del atoms[0]
+            _, vacancy = relax.relax(atoms, relaxation, calculator, folder / "vacancy", log)
+            return {
+                "lattice_parameter": found["lattice_parameter"],
+                "difference": found["lattice_parameter"] / host.lattice_parameter - 1,
+                "magnetic_moment_per_atom": found["magnetic_moment_per_atom"],
+                "rung": max(found["rung"], vacancy["rung"]),
+                "vacancy": {key: vacancy[key] for key in ("atoms", "converged", "steps", "largest_force")},
+            }
+
+        key = {"host": name, "preset": arguments.preset}
+        key |= {k: settings["electronic"][k] for k in ("cutoff", "kpoints", "width")}
+        table.row(key, {"lattice": settings, "relax": relaxation}, compute)
+
+
 def tables() -> dict[str, str]:
     """The tables of docs/validation.md that rows of results make, by name."""
     out = {}
@@ -289,6 +377,17 @@ def _electronic(row: dict) -> list[str]:
     return [f"{row['key']['cutoff']:g} eV, {_mesh(row['key']['kpoints'])}, {row['key']['width']:g} eV"]
 
 
+def _edge(row: dict) -> str:
+    """The lattice constant at which a row was computed."""
+    return f"{row['key']['lattice_parameter']:.4f}"
+
+
+def _edge_of_entry(name: str) -> str:
+    """The lattice constant of an entry of the library."""
+    entry = Entry(LIBRARY / name)
+    return f"{read(entry.file('extxyz')).cell.lengths()[0] / entry.params['supercell'][0]:.4f}"
+
+
 TABLES = {
     "lattice": (
         ["cutoff, mesh, width", "a [Å]", "B [GPa]", "moment [muB]"],
@@ -301,7 +400,10 @@ TABLES = {
             ]
         ),
     ),
-    "shear": (["cutoff, mesh, width", "C44 [GPa]"], lambda row: [*_electronic(row), f"{row['c44']:.1f}"]),
+    "shear": (
+        ["cutoff, mesh, width", "a [Å]", "C44 [GPa]"],
+        lambda row: [*_electronic(row), _edge(row), f"{row['c44']:.1f}"],
+    ),
     "elastic": (
         ["cutoff, mesh, width", "a [Å]", "C11", "C12", "C44 [GPa]", "misfit of the shears [GPa]"],
         lambda row: (
@@ -311,22 +413,49 @@ TABLES = {
         ),
     ),
     "vacancy": (
-        ["supercell", "cutoff, mesh, width", "E_f [eV]", "unrelaxed", "number x length of the displacement [Å]"],
+        [
+            "supercell",
+            "a [Å]",
+            "cutoff, mesh, width",
+            "E_f [eV]",
+            "unrelaxed",
+            "number x length of the displacement [Å]",
+        ],
         lambda row: (
-            [f"{row['key']['supercell']}³", *_electronic(row)]
+            [f"{row['key']['supercell']}³", _edge(row), *_electronic(row)]
             + [f"{row['formation_energy']:.3f}", f"{row['unrelaxed_formation_energy']:.3f}"]
             + [_groups(row["displacements"]["groups"])]
         ),
     ),
     "library": (
-        ["entry", "mesh", "E_f [eV]"],
-        lambda row: [row["key"]["entry"], _mesh(row["key"]["kpoints"]), f"{row['formation_energy']:.3f}"],
+        ["entry", "a [Å]", "mesh", "E_f [eV]"],
+        lambda row: (
+            [row["key"]["entry"], _edge_of_entry(row["key"]["entry"]), _mesh(row["key"]["kpoints"])]
+            + [f"{row['formation_energy']:.3f}"]
+        ),
     ),
     "forces": (
         ["snapshot of", "atoms", "mesh of the run", "against", "component of the force, rms [eV/Å]", "difference"],
         lambda row: (
             [row["key"]["entry"], str(row["atoms"]), _mesh(row["run_kpoints"]), _mesh(row["key"]["kpoints"])]
             + [f"{row['force']:.3f}", f"{row['difference']:.3f}"]
+        ),
+    ),
+    "hosts": (
+        ["host", "cutoff, mesh, width", "a [Å]", "against the measured one", "moment [muB]", "vacancy: atoms, steps"],
+        lambda row: (
+            [row["key"]["host"], *_electronic(row), f"{row['lattice_parameter']:.3f}", f"{row['difference']:+.1%}"]
+            + [f"{row['magnetic_moment_per_atom']:.2f}", f"{row['vacancy']['atoms']}, {row['vacancy']['steps']}"]
+        ),
+    ),
+    "resumed": (
+        ["cutoff, mesh, width", "atoms", "seed", "killed after", "T [K], unbroken", "resumed"]
+        + ["mean square of a component [Å²], unbroken", "resumed", "farthest apart [Å]"],
+        lambda row: (
+            [*_electronic(row), str(row["atoms"]), str(row["key"]["seed"]), f"{row['killed_after']} steps"]
+            + [f"{row[name]['temperature']:.1f}" for name in ("unbroken", "resumed")]
+            + [f"{row[name]['mean_square']:.5f}" for name in ("unbroken", "resumed")]
+            + [f"{row['farthest_apart']:.4f}"]
         ),
     ),
 }
@@ -481,7 +610,7 @@ def with_tables(text: str, found: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     commands = parser.add_subparsers(dest="what", required=True)
-    for name in ("lattice", "shear", "elastic", "vacancy", "library", "motion", "forces", "tables"):
+    for name in ("lattice", "shear", "elastic", "vacancy", "library", "motion", "forces", "resumed", "hosts", "tables"):
         command = commands.add_parser(name)
         command.add_argument("--host", default="Al")
         command.add_argument("--preset", default="paper", choices=["smoke", "laptop", "paper"])
@@ -492,10 +621,13 @@ def main() -> None:
         command.add_argument("--supercell", type=int, default=2, help="cells along each edge")
         if name == "forces":
             command.add_argument("--entry", required=True, help="of resources/structures")
-        if name == "motion":
+        if name == "hosts":
+            command.add_argument("--names", nargs="+", required=True, help="rows of resources/hosts.csv")
+        if name in ("motion", "resumed"):
             command.add_argument("--temperature", type=float, required=True, help="[K]")
-            command.add_argument("--protocol", default="equilibrated", choices=["equilibrated", "published"])
             command.add_argument("--seeds", type=int, default=3)
+        if name == "motion":
+            command.add_argument("--protocol", default="equilibrated", choices=["equilibrated", "published"])
             for option in ("equilibration", "snapshots", "every"):
                 command.add_argument(f"--{option}", type=int, help="in place of the preset's [steps]")
     arguments = parser.parse_args()

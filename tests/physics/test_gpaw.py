@@ -14,11 +14,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from defraction.defects.point import build
 from defraction.first_principles import aimd, lattice, relax, worker
 from defraction.first_principles.calculator import Ladder, calculator
 from defraction.first_principles.ranks import calculators
 from defraction.first_principles.settings import settings_for
 from defraction.first_principles.trajectory import WallTimeReached
+from defraction.hosts import read_hosts
 
 AL = {"name": "Al", "crystal_structure": "fcc", "lattice_parameter": 4.0495}
 
@@ -64,6 +66,34 @@ def test_vacancy_relaxes_by_symmetry_and_resumes(tmp_path):
     # The resumed run starts each density from another guess: forces agree to the preset's 0.02 eV/Å, and a step is
     # force / curvature.
     assert np.abs(resumed.positions - relaxed.positions).max() < 0.02 / settings["relax"]["curvature"]
+
+
+def test_carbon_at_an_octahedral_site_pushes_its_neighbours_apart(root, tmp_path):
+    """Two cells in a row: along it the carbon has room, across it the neighbours stand between carbon and carbon."""
+    aluminium = read_hosts(root / "resources/hosts.csv")["Al"]
+    defect = {"kind": "interstitial", "solute": "C", "site": "octahedral"}
+    atoms = build(aluminium, {"defect": defect, "supercell": [2, 1, 1]})
+    settings = settings_for("Al", "smoke", "relax", elements=["C"], supercell=[2, 1, 1])
+    relaxed, summary = relax.relax(atoms, settings, calculator, tmp_path)
+    assert summary["formula"] == "CAl8"
+    assert summary["history"][-1]["energy"] < summary["history"][0]["energy"]
+    (carbon,) = np.flatnonzero(atoms.symbols == "C")
+    moved = relaxed.positions - atoms.positions
+    moved -= moved[carbon]
+    cell = atoms.cell.lengths()
+    vector = atoms.positions - atoms.positions[carbon]
+    vector -= cell * np.round(vector / cell)
+    distance = np.linalg.norm(vector, axis=1)
+    a = aluminium.lattice_parameter
+    # Two of the six neighbours stand along the row, the other four are two and their own images.
+    along = np.abs(np.abs(vector[:, 0]) - a / 2) + np.abs(vector[:, 1:]).sum(axis=1) < 1e-6
+    across = (np.abs(distance - a / 2) < 1e-6) & ~along
+    assert along.sum() == across.sum() == 2
+    assert (moved[along, 0] * np.sign(vector[along, 0]) > 0.01).all()
+    assert np.abs(moved[across]).max() < 1e-6
+    # The fourfold axis through the carbon leaves nothing across the row, and what is along it is odd about the carbon.
+    assert np.abs(moved[:, 1:]).max() < 1e-6
+    assert abs(moved[:, 0].sum()) < 1e-6
 
 
 def test_the_ladder_saves_a_calculation_that_stops_too_early():

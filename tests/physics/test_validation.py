@@ -146,6 +146,65 @@ def test_the_row_of_elastic_constants_has_the_electronic_settings_of_the_preset_
     assert row["settings"]["electronic"] == presets[0] == {**presets[1], "cutoff": 200.0}
 
 
+def test_the_shear_modulus_by_mesh_is_what_the_pages_say(root):
+    """Each number of C44 in the text of docs/first-principles.md is a row that ships."""
+    pages = [(root / f"docs/{name}.md").read_text() for name in ("first-principles", "validation")]
+    first, second = (" ".join(page.split()) for page in pages)
+    c44 = {
+        (row["key"]["width"], row["key"]["kpoints"][0]): row["c44"]
+        for row in rows(root, "shear-al")
+        if (row["key"]["cutoff"], row["key"]["lattice_parameter"]) == (200.0, 4.0408)
+    }
+    narrow, wide, between = ([f"{c44[width, n]:.0f}" for n in points] for width, points in (
+        (0.2, (17, 21, 25, 29, 33, 37)), (0.5, (17, 21)), (0.4, (25,)),
+    ))  # fmt: skip
+    settled = [value for (width, points), value in c44.items() if width == 0.4 and points >= 28]
+    assert len(settled) == 4
+    assert f"with 0.2 eV {', '.join(narrow[:3])} GPa at 17³, 21³, 25³" in first
+    assert f"then {', '.join(narrow[3:5])} and {narrow[5]} at 29³, 33³ and 37³" in first
+    assert f"with 0.5 eV {' and '.join(wide)} at 17³ and 21³; with 0.4 eV {between[0]} at 25³" in first
+    assert f"and {min(settled):.0f} to {max(settled):.0f} GPa from 28³ to 37³" in first
+    assert f"it is {min(settled):.1f} to {max(settled):.1f} GPa from 28³ on" in second
+    # The bound of `tables.ELASTIC_LEAST` stands on these: within a tenth of the 31.6 GPa measured, and beyond.
+    assert all(abs(value / 31.6 - 1) < 0.1 for value in settled)
+    assert all(abs(c44[key] / 31.6 - 1) > 0.1 for key in ((0.5, 21), (0.4, 25), (0.2, 25)))
+
+
+def test_iron_is_not_said_to_be_converged_beyond_its_rows(root):
+    found = [row for row in rows(root, "vacancy-fe") if row["key"]["cutoff"] == 400]
+    energies = [row["formation_energy"] for row in sorted(found, key=lambda row: row["key"]["kpoints"])]
+    page = " ".join((root / "docs/validation.md").read_text().split())
+    assert "Not shown: that its energy is converged to 0.05 eV" in page
+    assert f"it is {energies[0]:.2f}, {energies[1]:.2f} and {energies[2]:.2f} eV" in page
+    assert f"the last two {energies[1] - energies[2]:.3f} eV apart" in page
+    assert len(energies) == 3 and energies[1] - energies[2] > 0.05, "the page may say more now"
+
+
+def test_the_articles_vacancy_in_iron_stands_beside_the_finest_of_the_library(root):
+    groups = json.loads((root / "resources/structures/fe-vacancy-3x3x3-paper.json").read_text())["displacements"][
+        "groups"
+    ]
+    first = ", ".join(f"{group['atoms']} by {group['length']:.3f} Å" for group in groups[:3])
+    rest, largest = sum(group["atoms"] for group in groups[3:]), groups[3]["length"]
+    line = f"| {first}, {rest} by at most {largest:.3f} Å (`fe-vacancy-3x3x3-paper`, 400 eV) |"
+    assert line in (root / "docs/validation.md").read_text()
+
+
+def test_a_run_of_gpaw_that_was_killed_has_the_statistics_of_the_unbroken_one(root):
+    found = rows(root, "resumed-al")
+    assert len(found) == 3
+    for row in found:
+        assert row["settings"]["task"] == "aimd" and row["killed_after"] < 60
+        for key in ("temperature", "mean_square"):
+            assert row["resumed"][key] == pytest.approx(row["unbroken"][key], rel=1e-3)
+    # Other noise gives other numbers, so the comparison means something.
+    squares = [row["unbroken"]["mean_square"] for row in found]
+    assert max(squares) > 1.3 * min(squares)
+    largest = max(row["farthest_apart"] for row in found)
+    assert 0 < largest < 0.004, "f / k of the preset smoke (docs/first-principles.md)"
+    assert f"by at most {largest:.4f} Å" in " ".join((root / "docs/validation.md").read_text().split())
+
+
 @pytest.fixture
 def library(benchmark, tmp_path, monkeypatch):
     """For the tables of molecular dynamics: EMT's runs in the place of two entries of the library, and three flights of

@@ -80,6 +80,21 @@ def test_generated_documents_are_up_to_date(root):
         (with_condition(kind="thermal", supercell=[1, 1, 1], temperatures=[300], flights=0), ["flights"]),
         (with_condition(kind="random_defects", defect="substitution", concentrations=[0.1]), ["needs a solute"]),
         (with_condition(kind="random_defects", defect="vacancy", site="octahedral", concentrations=[0.1]), ["no site"]),
+        (
+            with_condition(kind="random_defects", concentrations=[0, 0.05, 0.25]),
+            [
+                "conditions[0].concentrations[0]: zero is the control (kind pristine), which is always added",
+                "leave it out",
+            ],
+        ),
+        (with_condition(kind="random_displacements", fractions=[0.0]), ["fractions[0]: zero is the control"]),
+        (with_condition(kind="random_defects", concentrations=[-0.1]), ["greater than 0", "found -0.1"]),
+        (
+            with_condition(
+                kind="point_defects", supercell=[2, 2, 2], defects=[{"kind": "vacancy", "concentration": 0}]
+            ),
+            ["conditions[0].defects[0].concentration: zero is no defect; leave it out"],
+        ),
         (with_condition(kind="random_displacements", fractions=[0.4]), ["less than or equal to 0.25"]),
         (with_condition(kind="strain", component="xx", values=[0.21]), ["0.21", "beyond 0.2"]),
         (with_condition(kind="strain", component="xx", values=[-3]), ["-3", "did you mean -0.03"]),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ase.calculators.emt import EMT
 from ase.io import read
 from ase.optimize import BFGS
 
-from defraction.first_principles import aimd, debye, formation, lattice, relax
+from defraction.first_principles import aimd, debye, formation, lattice, relax, trajectory
 from defraction.first_principles.calculator import (
     RUNGS,
     Ladder,
@@ -477,6 +478,26 @@ def test_dynamics_go_on_after_kill(name, tmp_path):
     for ours, theirs in zip(snapshots, expected, strict=True):
         assert np.abs(ours.positions - theirs.positions).max() < 1e-9
     assert summary["mean"] == pytest.approx(expected_summary["mean"], abs=1e-9)
+
+
+def test_progress_of_a_relaxation_bounds_the_time_left_from_the_first_step_on(tmp_path, monkeypatch, caplog):
+    """A geometry of 100 s: first all 60 steps that are allowed, then the steps that the forces' fall lets expect."""
+    now = [0.0]
+
+    class Long(EMT):
+        def calculate(self, *args, **kwargs):
+            now[0] += 100.0
+            super().calculate(*args, **kwargs)
+
+    monkeypatch.setattr(trajectory, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    caplog.set_level("INFO")
+    _, summary = relax.relax(al_vacancy(), relax_settings(), lambda *_: Long(), tmp_path)
+    first, second, *_, last = [message for message in caplog.messages if " step " in message]
+    assert first.endswith("at most 60 steps, at most 100 min left")
+    assert last.endswith("done")
+    largest = [step["largest_force"] for step in summary["history"]]
+    seconds = 100 * np.ceil(np.log(largest[1] / 0.005) / np.log(largest[0] / largest[1]))
+    assert second.endswith(f"about {seconds:.0f} s left" if seconds < 600 else f"about {seconds / 60:.0f} min left")
 
 
 # Molecular dynamics

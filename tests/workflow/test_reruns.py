@@ -290,8 +290,8 @@ entry(
     {"kind": "strain", "host": "Al"}, elastic="gpaw",
 )  # fmt: skip
 entry(
-    "one temperature of molecular dynamics", ("al-thermal-400K-2x1x1",),
-    {"kind": "thermal"}, temperatures=[100, 400],
+    "one more temperature of molecular dynamics", ("al-thermal-400K-2x1x1",),
+    {"kind": "thermal"}, temperatures=[100, 300, 400],
 )  # fmt: skip
 entry(
     "the protocol of molecular dynamics",

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -47,6 +48,22 @@ def _distinct(values, what):
         twice = next(v for i, v in enumerate(values) if v in values[:i])
         raise ValueError(f"{what} {twice} is given twice; remove one")
     return values
+
+
+def _above_zero(words: str) -> BeforeValidator:
+    """Refuses a zero, with words that say where it is instead."""
+
+    def check(value):
+        if value == 0 and not isinstance(value, bool):
+            raise ValueError(words)
+        return value
+
+    return BeforeValidator(check)
+
+
+AT_ZERO = _above_zero(
+    "zero is the control (kind pristine), which is always added and is the point at zero of a sweep; leave it out"
+)
 
 
 class Section(BaseModel):
@@ -410,8 +427,10 @@ class RandomDefects(RandomBlock):
     site: Literal["tetrahedral", "octahedral", "hexagonal"] | None = Field(
         None, description="interstitial site; hexagonal in diamond"
     )
-    concentrations: list[Annotated[float, Field(gt=0, le=0.5)]] = Field(
-        min_length=1, description="defects per lattice site (the predecessors tested vacancies up to 0.25)"
+    concentrations: list[Annotated[float, Field(gt=0, le=0.5), AT_ZERO]] = Field(
+        min_length=1,
+        description="defects per lattice site (the predecessors tested vacancies up to 0.25); without 0, where the "
+        "control stands, which is always added",
     )
 
     @model_validator(mode="after")
@@ -426,10 +445,10 @@ class RandomDisplacements(RandomBlock):
 
     kind: Literal["random_displacements"]
     distribution: Literal["gaussian", "uniform"] = Field("gaussian", description="distribution of each component")
-    fractions: list[Annotated[float, Field(gt=0, le=0.25)]] = Field(
+    fractions: list[Annotated[float, Field(gt=0, le=0.25), AT_ZERO]] = Field(
         min_length=1,
         description="gaussian: standard deviation, uniform: largest value of a component, over the distance of "
-        "nearest neighbours",
+        "nearest neighbours; without 0, where the control stands, which is always added",
     )
 
     @field_validator("fractions")
@@ -512,7 +531,7 @@ class Defect(Section):
     )
     neighbour: Neighbour | None = Field(None, description="a site by its distance from a defect before this one")
     count: Count | None = Field(None, description="so many random sites")
-    concentration: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+    concentration: Annotated[float, Field(gt=0, le=0.5), _above_zero("zero is no defect; leave it out")] | None = Field(
         None, description="random sites, defects per lattice site of the perfect cell"
     )
 

@@ -152,9 +152,10 @@ def _store(trajectory: Trajectory, image: Atoms, extra: dict) -> None:
 
 
 def _left(clock: Clock, history: list[float], fmax: float, most: int) -> str:
-    """Words for the time until `fmax` if forces go on falling as they have on the whole; at most `most` steps."""
+    """Words for the time until `fmax` if forces go on falling as they have on the whole; as long as they have not
+    fallen, for the time of all `most` steps that are allowed."""
     if len(history) < 2 or history[-1] >= history[0]:
-        return f"at most {most} steps left"
+        return f"at most {most} steps, {clock.left(most, 'at most')}"
     rate = math.log(history[0] / history[-1]) / (len(history) - 1)
     return clock.left(min(most, max(1, math.ceil(math.log(history[-1] / fmax) / rate))))
 

@@ -138,12 +138,12 @@ class Clock:
         self.last = now
         self.steps += 1
 
-    def left(self, steps: int) -> str:
-        """Words for the time that `steps` more steps would take."""
+    def left(self, steps: int, how: str = "about") -> str:
+        """Words for the time that `steps` more steps would take; `how` sure that number of steps is."""
         if not self.steps:
             return "time left unknown"
         seconds = steps * (self.last - self.started) / self.steps
-        return f"about {seconds:.0f} s left" if seconds < 600 else f"about {seconds / 60:.0f} min left"
+        return f"{how} {seconds:.0f} s left" if seconds < 600 else f"{how} {seconds / 60:.0f} min left"
 
     def check(self, what: str) -> None:
         """Raise WallTimeReached if a further step may not fit. The first step is always made, so every call gets on."""
