@@ -23,7 +23,7 @@ def with_condition(**entry):
 AL = with_condition(kind="pristine")
 
 
-@pytest.mark.parametrize("name", ["config", "paper", "smoke", "shipped", "six-hours"])
+@pytest.mark.parametrize("name", ["config", "paper", "smoke", "shipped", "six-hours", "networks"])
 def test_shipped_configurations_are_valid(root, hosts, name):
     settings = config.load(root / f"config/{name}.yaml")
     table = expansion.expand(settings, hosts)

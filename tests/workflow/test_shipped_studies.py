@@ -11,7 +11,7 @@ from repository import copy_repository
 from defraction import config, expansion
 from defraction.hosts import read_hosts
 
-STUDIES = ("config/config.yaml", "config/six-hours.yaml")
+STUDIES = ("config/config.yaml", "config/six-hours.yaml", "config/networks.yaml")
 CALCULATIONS = {"lattice", "relax", "relax_segment", "aimd", "aimd_segment", "elastic", "vacancy_energy"}
 
 
@@ -42,7 +42,7 @@ def structures(jobs: dict[str, set[str]], root: Path, study: str) -> dict[str, t
 
 
 def test_the_default_study_computes_its_small_cells_and_takes_all_others_from_the_library(read_by_jobs, root):
-    (study, _), small = STUDIES, [2, 2, 2]
+    study, small = STUDIES[0], [2, 2, 2]
     found = structures(read_by_jobs[study], root, study)
     assert {name for name, (_, shipped) in found.items() if not shipped} == {
         name for name, (cells, _) in found.items() if cells == small
@@ -54,8 +54,8 @@ def test_the_default_study_computes_its_small_cells_and_takes_all_others_from_th
     assert {Path(file).stem for file in read} == {name for name, (_, shipped) in found.items() if not shipped}
 
 
-def test_the_study_of_six_hours_computes_nothing_from_first_principles(read_by_jobs, root):
-    _, study = STUDIES
+@pytest.mark.parametrize("study", STUDIES[1:])
+def test_the_longer_studies_compute_nothing_from_first_principles(read_by_jobs, root, study):
     assert len(structures(read_by_jobs[study], root, study)) > 10
     assert all(shipped for _, shipped in structures(read_by_jobs[study], root, study).values())
     for job, files in read_by_jobs[study].items():
